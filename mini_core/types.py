@@ -1,0 +1,555 @@
+"""The values that flow through mini.
+
+    Source → Offers → Plan → Image → Release → Instances → Routes
+
+All are frozen, keyword-only and deeply immutable: sequences are tuples, mappings are read-only copies. They hold
+no behaviour beyond looking things up in themselves. `encode` and `decode` turn them into JSON and back; readers
+ignore fields they don't know, so an older mini reads what a newer one stored. Values that are stored carry
+`schema`, raised when a field changes its meaning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from enum import IntEnum
+from types import MappingProxyType
+from typing import Any, Literal, TypeVar, dataclass_transform
+
+import msgspec
+
+T = TypeVar("T")
+
+
+class Secret:
+    """A string that must not be shown: prints as `[REDACTED]`; `reveal()` gives it."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __repr__(self) -> str:
+        return "[REDACTED]"
+
+    __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+
+def _freeze(self: Any) -> None:
+    for item in fields(self):
+        value = getattr(self, item.name)
+        if isinstance(value, dict):
+            object.__setattr__(self, item.name, MappingProxyType(dict(value)))
+        elif isinstance(value, list):
+            object.__setattr__(self, item.name, tuple(value))
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
+def value(cls: type[T]) -> type[T]:
+    """A frozen, keyword-only dataclass whose mappings and sequences cannot be changed after it is made."""
+    cls.__post_init__ = _freeze  # type: ignore[attr-defined]
+    return dataclass(frozen=True, kw_only=True, slots=True)(cls)
+
+
+def _encode_hook(item: Any) -> Any:
+    if isinstance(item, MappingProxyType):
+        return dict(item)
+    if isinstance(item, Secret):
+        return str(item)
+    raise NotImplementedError(f"cannot encode {type(item).__name__}")
+
+
+def encode(item: object) -> bytes:
+    """JSON of a value. Secrets are written as `[REDACTED]`: the store keeps them apart, encrypted."""
+    return msgspec.json.encode(item, enc_hook=_encode_hook)
+
+
+def to_data(item: object) -> Any:
+    """The value as plain dicts, lists, strings and numbers."""
+    return msgspec.to_builtins(item, enc_hook=_encode_hook)
+
+
+def _decode_hook(kind: type, item: Any) -> Any:
+    if kind is Secret:
+        return Secret(item)
+    raise NotImplementedError(f"cannot decode {kind.__name__}")
+
+
+def decode(kind: type[T], data: bytes | str) -> T:
+    """A value from its JSON. Unknown fields are ignored. Raises msgspec.ValidationError naming the path."""
+    return msgspec.json.decode(data, type=kind, dec_hook=_decode_hook)
+
+
+def from_data(kind: type[T], data: Any) -> T:
+    """A value from plain data. Raises msgspec.ValidationError naming the path."""
+    return msgspec.convert(data, type=kind, dec_hook=_decode_hook)
+
+
+# --- Plan ------------------------------------------------------------------------------------------------------
+
+
+class Strength(IntEnum):
+    """How good the evidence behind an offer is. The strongest offer is taken."""
+
+    LOOSE = 10  # loose files only: an index.html, a main.py
+    MANIFEST = 20  # a manifest: requirements.txt, package.json, go.mod
+    PROJECT = 30  # a manifest with a lock file or an entry point
+    DOCKERFILE = 40
+    EXPLICIT = 50  # named in mini.toml or on the command line
+
+
+@value
+class Evidence:
+    """Why something was decided: a file in the source (relative to its root), a line if there is one, a remark."""
+
+    file: str
+    detail: str = ""
+    line: int | None = None
+
+
+@value
+class Toolchain:
+    """A language's tools, as a requirement: builders resolve it to an image or to what the machine has.
+
+    version: "3.13", ">=3.10,<4", "^20", "22.x" or "" for the default. source: where the version comes from, a
+    file in the repository or "default".
+    """
+
+    name: str
+    version: str = ""
+    source: str = "default"
+
+
+@value
+class Cache:
+    """A folder that a tool may reuse from one build to the next; losing it costs time, never correctness.
+
+    name is shared by all apps (such as "pip"). Either `variable`, an environment variable that gets the folder's
+    path for the step (PIP_CACHE_DIR), or `path`, relative to the app's folder (".next/cache").
+    """
+
+    name: str
+    variable: str = ""
+    path: str = ""
+
+
+@value
+class Step:
+    """One command of a build, run in the app's folder.
+
+    argv: never a shell line (use ("sh", "-c", line) where one is needed). files: what it reads, relative to the
+    app's folder; (".",) or empty is the whole source. Steps that name files run before the rest of the source is
+    there, so a code change does not run them again. env: for this step only. toolchain: which of the plan's
+    toolchains carries it out; "" is the first. secrets: it sees the build-time environment.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    files: tuple[str, ...] = ()
+    caches: tuple[Cache, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    toolchain: str = ""
+    secrets: bool = True
+
+
+@value
+class Dockerfile:
+    """The repository's own Dockerfile: path relative to the app's folder, its target stage and build arguments."""
+
+    path: str = "Dockerfile"
+    target: str = ""
+    args: Mapping[str, str] = field(default_factory=dict)
+
+
+@value
+class StaticSite:
+    """Files that are served as they are. root: relative to the app's folder, after the build steps.
+
+    fallback: served with 200 for unknown paths ("index.html" for a single-page app), "" for a 404 (404.html's
+    content where there is one). immutable: path prefixes whose files never change (hashed asset names).
+    """
+
+    root: str = "."
+    fallback: str = ""
+    immutable: tuple[str, ...] = ()
+
+
+EnvKind = Literal["value", "generated", "required"]
+
+
+@value
+class EnvEntry:
+    """What the plan says about one variable of the app's environment.
+
+    "value": a default that the app's own environment overrides. "generated": a random secret made once per app.
+    "required": the user must set it before the first deploy.
+    """
+
+    name: str
+    kind: EnvKind = "value"
+    value: str = ""
+    description: str = ""
+
+
+@value
+class ProcessType:
+    """A way to start the app: `web` gets routes, `release` runs once before traffic, all others are workers.
+
+    command: argv; ("sh", "-c", line) for Procfile lines; empty means what the image starts by itself.
+    source: where it comes from ("Procfile", "package.json scripts.start", "detected").
+    """
+
+    name: str
+    command: tuple[str, ...] = ()
+    source: str = "detected"
+
+
+@value
+class Health:
+    """When an instance counts as healthy: `path` answers below 400, or, without a path, the port answers.
+
+    Times in seconds. timeout: from start to healthy. interval: between later probes.
+    """
+
+    path: str = ""
+    timeout: float = 60.0
+    interval: float = 10.0
+
+
+@value
+class Plan:
+    """How to build and run a source: data only. It names requirements, never images, secrets or absolute paths.
+
+    The first toolchain is the app's main one. `runtime` names the toolchain that the running app needs ("" where
+    none is, as for Go): a builder may leave the others behind. `artifacts`: what the running app needs of the
+    built folder, relative to it ("." is everything). `bin`: folders in the app's folder that are put in front of
+    PATH, when building and when running. `packages`: Debian packages while building; `runtime_packages`: while
+    running. `summary` is the one line a user reads ("pip", "Flask → gunicorn").
+    """
+
+    schema: int = 1
+    buildpack: str
+    path: str = "."
+    toolchains: tuple[Toolchain, ...] = ()
+    runtime: str = ""
+    package_manager: str = ""
+    framework: str = ""
+    summary: tuple[str, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
+    steps: tuple[Step, ...] = ()
+    artifacts: tuple[str, ...] = (".",)
+    dockerfile: Dockerfile | None = None
+    static: StaticSite | None = None
+    packages: tuple[str, ...] = ()
+    runtime_packages: tuple[str, ...] = ()
+    bin: tuple[str, ...] = ()
+    env: tuple[EnvEntry, ...] = ()
+    processes: tuple[ProcessType, ...] = ()
+    port: int | None = None
+    health: Health = Health()
+    warnings: tuple[str, ...] = ()
+
+    def process(self, name: str) -> ProcessType | None:
+        return next((item for item in self.processes if item.name == name), None)
+
+    def toolchain(self, name: str) -> Toolchain | None:
+        return next((item for item in self.toolchains if item.name == name), None)
+
+
+@value
+class BuildSettings:
+    """What the user asked of the build (mini.toml's `[build]`, flags, build-time variables that name versions).
+
+    env holds no secrets: only entries written in the repository's own files.
+    """
+
+    buildpack: str = ""
+    packages: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@value
+class Offer:
+    """A buildpack's answer: how strongly it believes that the source is its own, why, and the plan."""
+
+    buildpack: str
+    strength: Strength
+    reason: str
+    plan: Plan
+
+
+# --- Image, release --------------------------------------------------------------------------------------------
+
+
+@value
+class Image:
+    """Something runnable.
+
+    kind: what runtimes accept it ("docker", "folder"). ref: how its builder and runtime find it (an image id or
+    tag, a folder below the data folder). digest: of the content, the same for the same result. size in bytes.
+    resolved: toolchain → what it became ("python" → "python:3.13-slim"). ports: the ports it declares. command:
+    what it starts by itself, where it says. workdir: where commands run.
+    """
+
+    schema: int = 1
+    kind: str
+    builder: str
+    ref: str
+    digest: str = ""
+    size: int = 0
+    resolved: Mapping[str, str] = field(default_factory=dict)
+    ports: tuple[int, ...] = ()
+    command: tuple[str, ...] = ()
+    workdir: str = ""
+    dockerfile: str = ""
+
+
+@value
+class Limits:
+    """Of one instance. memory in bytes, cpu in cores, pids a count; None is the platform's default."""
+
+    memory: int | None = None
+    cpu: float | None = None
+    pids: int | None = None
+
+
+@value
+class Volume:
+    """Storage that outlives instances and releases. target: absolute path in the instance."""
+
+    name: str
+    target: str
+
+
+@value
+class Origin:
+    """Where a source came from. commit: of the working tree's HEAD, if any; changed: files that differ from it."""
+
+    digest: str
+    commit: str = ""
+    branch: str = ""
+    changed: int = 0
+    files: int = 0
+    size: int = 0
+
+
+@value
+class Release:
+    """Everything needed to run a version of an app again exactly: immutable, whole, numbered from 1 per app.
+
+    env: the app's environment at that time (the store keeps it encrypted). limits: by process type, "" for all.
+    reason: "deploy", "env set KEY", "rollback to v3". created_at: seconds since the epoch. created_by: a key's
+    name.
+    """
+
+    schema: int = 1
+    app: str
+    version: int
+    image: Image
+    plan: Plan
+    env: Mapping[str, Secret] = field(default_factory=dict)
+    processes: tuple[ProcessType, ...] = ()
+    limits: Mapping[str, Limits] = field(default_factory=dict)
+    volumes: tuple[Volume, ...] = ()
+    runtime: str
+    origin: Origin | None = None
+    plugins: Mapping[str, str] = field(default_factory=dict)
+    reason: str = "deploy"
+    created_at: float = 0.0
+    created_by: str = ""
+
+    def process(self, name: str) -> ProcessType | None:
+        return next((item for item in self.processes if item.name == name), None)
+
+
+# --- Instances -------------------------------------------------------------------------------------------------
+
+
+@value
+class Endpoint:
+    """An address that an instance is to listen on."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+InstanceKind = Literal["web", "worker", "release", "oneoff", "cron"]
+
+
+@value
+class InstanceSpec:
+    """What a runtime is to start.
+
+    id: chosen by the core, unique, used as the thing's name, so that starting it twice finds it instead. env: all
+    of it, PORT included. endpoint: where a web process is to be reached; None for the others. labels: at least
+    `mini.platform`, `mini.app`, `mini.release`, `mini.process`, `mini.instance`. grace: seconds from SIGTERM to
+    SIGKILL. supervised: restart it when it ends (the core turns this on once it is healthy).
+    """
+
+    id: str
+    app: str
+    release: int
+    process: str
+    kind: InstanceKind = "web"
+    index: int = 1
+    image: Image
+    plan: Plan
+    command: tuple[str, ...] = ()
+    env: Mapping[str, Secret] = field(default_factory=dict)
+    endpoint: Endpoint | None = None
+    volumes: tuple[Volume, ...] = ()
+    limits: Limits = Limits()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    grace: float = 10.0
+    tty: bool = False
+    stdin: bool = False
+
+
+InstanceState = Literal["starting", "running", "exited", "gone"]
+
+
+@value
+class InstanceStatus:
+    """What a runtime says of an instance. Times in seconds since the epoch.
+
+    exit_code: None while it runs; 128+N, with `signal` N, when a signal ended it. oom: the kernel ended it for
+    want of memory. endpoint: where it can be reached. listening: ports seen open in it (host, port), where the
+    runtime can tell. memory in bytes, cpu in cores, both averages of the last seconds where known.
+    """
+
+    id: str
+    app: str
+    release: int
+    process: str
+    index: int = 1
+    state: InstanceState
+    endpoint: Endpoint | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    oom: bool = False
+    restarts: int = 0
+    listening: tuple[Endpoint, ...] | None = None
+    memory: int | None = None
+    cpu: float | None = None
+
+
+# --- Routes ----------------------------------------------------------------------------------------------------
+
+RouteState = Literal["live", "hold", "asleep", "maintenance"]
+
+
+@value
+class Target:
+    """An instance as the router sees it. url-free: host and port, plain HTTP."""
+
+    instance: str
+    host: str
+    port: int
+
+
+@value
+class Route:
+    """Requests for `host` (lower case, no port) below `path` go to one of `targets`, round robin.
+
+    live: served. hold: requests wait. asleep: the first request wakes the app, all wait. maintenance: 503 with a
+    page. A live route without targets answers 503. max_requests: how many may be in flight at once (0: no cap).
+    """
+
+    host: str
+    app: str
+    path: str = "/"
+    tls: bool = False
+    targets: tuple[Target, ...] = ()
+    state: RouteState = "live"
+    max_requests: int = 0
+
+
+@value
+class RouteTable:
+    """The whole of what a router serves. generation only grows; a router refuses a lower one.
+
+    controller: where requests for the platform's own hosts go: a unix socket path. hosts: those hosts.
+    """
+
+    schema: int = 1
+    generation: int
+    routes: tuple[Route, ...] = ()
+    hosts: tuple[str, ...] = ()
+    controller: str = ""
+
+
+@value
+class RouterSettings:
+    """binds: addresses to listen on. state: a folder of the router's own. controller: its unix socket.
+
+    waker: URL path on the controller's socket that wakes a sleeping app. platform: this platform's id. workers:
+    0 is the router's own choice.
+    """
+
+    binds: tuple[Endpoint, ...]
+    state: str
+    controller: str
+    waker: str = "/v1/internal/wake"
+    platform: str
+    workers: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+# --- Logs and events -------------------------------------------------------------------------------------------
+
+LogSource = Literal["app", "build", "router", "platform"]
+
+
+@value
+class LogLine:
+    """One line, without its end. at: seconds since the epoch. process: "web.1" for apps. stream: for app lines."""
+
+    at: float
+    app: str
+    source: LogSource
+    text: str
+    process: str = ""
+    instance: str = ""
+    release: int | None = None
+    stream: Literal["stdout", "stderr"] = "stdout"
+
+
+@value
+class Event:
+    """Something that happened, as stored. Ids only grow. actor: a key's name or "platform"."""
+
+    id: int
+    at: float
+    kind: str
+    actor: str
+    app: str = ""
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@value
+class Check:
+    """One line of `mini doctor`. hint: the command that mends it."""
+
+    name: str
+    state: Literal["ok", "warning", "error", "skipped"]
+    detail: str = ""
+    hint: str = ""
+
+
+def iter_env(plan: Plan, kind: EnvKind) -> Iterator[EnvEntry]:
+    """The plan's environment entries of one kind."""
+    return (entry for entry in plan.env if entry.kind == kind)
