@@ -7,6 +7,7 @@ kind, which says how answers are used (see `KINDS`); no hook depends on the orde
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from mini_core.interfaces import (
     Runtime,
     Source,
 )
-from mini_core.types import Event, Plan, Release, value
+from mini_core.types import Event, Plan, Release, Step, value
 
 hookspec = pluggy.HookspecMarker("mini")
 hookimpl = pluggy.HookimplMarker("mini")
@@ -59,10 +60,11 @@ class Context:
 class PlanAmendment:
     """Additions to a plan: environment defaults, packages, steps after the plan's own, processes it lacks."""
 
-    env: Mapping[str, str]
+    env: Mapping[str, str] = field(default_factory=dict)
     packages: tuple[str, ...] = ()
     runtime_packages: tuple[str, ...] = ()
-    processes: Mapping[str, tuple[str, ...]]
+    processes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    steps: tuple[Step, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
