@@ -10,7 +10,6 @@ from __future__ import annotations
 import gzip
 import os
 import re
-import shutil
 import stat
 import tarfile
 import tempfile
@@ -207,7 +206,7 @@ class FolderSource(BaseSource):
             for entry in _scan(folder):
                 path = prefix + entry.name
                 if entry.is_symlink():
-                    found[path] = _as_target(os.readlink(entry.path))
+                    found[path] = _as_target(str(Path(entry.path).readlink()))
                 elif entry.is_dir(follow_symlinks=False):
                     if entry.name != ".git":
                         pending.append((path + "/", entry.path))
@@ -317,7 +316,7 @@ def _unzipped(archive: Path) -> IO[bytes]:
     plain: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by TarSource.close()
     with file, gzip.GzipFile(fileobj=file) as unzipped:
         try:
-            shutil.copyfileobj(_Limited(unzipped), plain, 1024 * 1024)
+            _copy_limited(unzipped, plain)
         except (OSError, EOFError) as error:
             plain.close()
             raise SourceError(f"{archive}: not a readable gzip file ({error})") from error
@@ -325,19 +324,13 @@ def _unzipped(archive: Path) -> IO[bytes]:
     return plain
 
 
-class _Limited:
-    """A reader that raises SourceError past TAR_LIMIT."""
-
-    def __init__(self, file: IO[bytes] | gzip.GzipFile) -> None:
-        self._file = file
-        self._left = TAR_LIMIT
-
-    def read(self, size: int) -> bytes:
-        data = self._file.read(size)
-        self._left -= len(data)
-        if self._left < 0:
+def _copy_limited(source: IO[bytes] | gzip.GzipFile, target: IO[bytes]) -> None:
+    copied = 0
+    while data := source.read(1024 * 1024):
+        copied += len(data)
+        if copied > TAR_LIMIT:
             raise SourceError(f"the archive holds more than {TAR_LIMIT // 1024**3} GB")
-        return data
+        target.write(data)
 
 
 def _inside(tar: tarfile.TarFile) -> Iterable[tuple[str, tarfile.TarInfo]]:

@@ -269,12 +269,16 @@ class Plan:
 class BuildSettings:
     """What the user asked of the build (mini.toml's `[build]`, flags, build-time variables that name versions).
 
-    env holds no secrets: only entries written in the repository's own files.
+    env holds no secrets: only entries written in the repository's own files. dockerfile, target, args: of the
+    repository's own Dockerfile.
     """
 
     buildpack: str = ""
     packages: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+    dockerfile: str = ""
+    target: str = ""
+    args: Mapping[str, str] = field(default_factory=dict)
 
 
 @value
