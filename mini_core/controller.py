@@ -6,10 +6,13 @@ raises MiniError for what it foresees. `actor` is the name of the key that asks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mini_core import api
+from mini_core.interfaces import EndpointSpec, OneOff, Page
+from mini_core.paths import Paths
+from mini_core.settings import Settings
 from mini_core.types import Event, LogLine
 
 
@@ -17,6 +20,9 @@ class Controller:
     """Made by `open_controller(settings)`, which takes the data folder's lock. `start()` adopts or starts the
     router, recovers deploys, and begins reconciling; `close()` leaves apps and router running; `shutdown()` stops
     them, keeping the desired state."""
+
+    settings: Settings
+    paths: Paths
 
     def start(self) -> None:
         raise NotImplementedError
@@ -40,6 +46,14 @@ class Controller:
         raise NotImplementedError
 
     def buildpacks(self) -> tuple[api.BuildpackInfo, ...]:
+        raise NotImplementedError
+
+    def endpoints(self) -> Mapping[str, tuple[EndpointSpec, ...]]:
+        """Plugin → its endpoints."""
+        raise NotImplementedError
+
+    def pages(self) -> Mapping[str, tuple[Page, ...]]:
+        """Plugin → its pages."""
         raise NotImplementedError
 
     def plan(self, archive: Path, options: api.DeployOptions) -> api.PlanInfo:
@@ -151,6 +165,17 @@ class Controller:
     ) -> Iterator[LogLine]:
         raise NotImplementedError
 
+    # --- one-offs
+
+    def run(self, app: str, request: api.OneOffRequest, actor: str) -> OneOff:
+        """A command in a new instance of the current release, its streams connected. With `detach` it goes on when
+        the streams are closed."""
+        raise NotImplementedError
+
+    def exec(self, app: str, request: api.OneOffRequest, actor: str) -> OneOff:
+        """A command in the running instance `request.instance`, or in the first one where it is ""."""
+        raise NotImplementedError
+
     # --- domains, volumes, maintenance
 
     def domains(self, app: str, base_url: str) -> tuple[api.DomainInfo, ...]:
@@ -173,3 +198,11 @@ class Controller:
 
     def maintenance(self, app: str, on: bool, actor: str) -> None:
         raise NotImplementedError
+
+
+def open_controller(settings: Settings, paths: Paths) -> Controller:
+    """The controller of the data folder, not started yet. Takes the folder's lock, opens and migrates the store.
+
+    settings: with `port` and `bind` as they are to be used. Raises Conflict where another controller has the lock.
+    """
+    raise NotImplementedError
