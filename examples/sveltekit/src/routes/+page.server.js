@@ -1,0 +1,3 @@
+export function load({ url }) {
+  return { name: url.searchParams.get("name") ?? "SvelteKit" };
+}
