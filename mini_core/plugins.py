@@ -88,7 +88,8 @@ class Plugins:
         except (pluggy.PluginValidationError, ValueError) as error:
             if self._manager.get_plugin(info.name) is not None:
                 self._manager.unregister(name=info.name)
-            return replace(info, state="broken", reason=_first_line(error))
+            reason = " ".join(str(error).split())
+            return replace(info, state="broken", reason=reason)
         return replace(info, hooks=hooks)
 
 
