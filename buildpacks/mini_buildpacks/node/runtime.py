@@ -1,0 +1,165 @@
+"""Which version of Node the app asks for, and which file says so.
+
+Strongest first: `[build.env] NODE_VERSION`; a pin made for developers' machines (volta, mise, .tool-versions,
+.node-version, .nvmrc) as long as it fits `engines.node`; `engines.node`; `devEngines.runtime`; the default.
+`engines` says what works, a pin says what is used: `>=18` with `.nvmrc` 20 is Node 20, and where the two
+contradict each other `engines` wins and a warning names both.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+
+from mini_core.errors import PlanError
+from mini_core.interfaces import Source
+from mini_core.types import BuildSettings, Toolchain, value
+from mini_core.versions import satisfies
+
+from mini_buildpacks.node.package import Package
+
+DEFAULT = "24"
+"""The release line that an app without a wish gets: long-term support."""
+
+MAJORS = tuple(str(major) for major in range(4, 31))
+
+_MISE = ("mise.toml", ".mise.toml", "mise/config.toml", ".mise/config.toml", ".config/mise.toml")
+_FOREIGN = ("", "RAILPACK_", "NIXPACKS_", "GOOGLE_")
+"""Prefixes under which other platforms know the same build settings: an app that moves here keeps working."""
+
+
+@value
+class Wish:
+    """A version as a file asks for it."""
+
+    version: str
+    source: str
+
+
+@value
+class NodeVersion:
+    """What was decided. version: a range, "" for no preference of major other than `DEFAULT`."""
+
+    version: str
+    source: str
+    warnings: tuple[str, ...] = ()
+
+    def toolchain(self) -> Toolchain:
+        return Toolchain(name="node", version=self.version, source=self.source)
+
+    def major(self) -> int:
+        """The major that will most likely be used: the default where it fits, else the newest that does."""
+        fitting = [major for major in MAJORS if _fits(major, self.version)]
+        return int(DEFAULT if DEFAULT in fitting or not fitting else fitting[-1])
+
+
+def build_setting(settings: BuildSettings, name: str) -> Wish | None:
+    """A `[build.env]` entry, also under the prefixes that other platforms give it."""
+    for prefix in _FOREIGN:
+        if settings.env.get(prefix + name, "").strip():
+            return Wish(version=settings.env[prefix + name].strip(), source=f"[build.env] {prefix}{name}")
+    return None
+
+
+def node_version(source: Source, package: Package | None, settings: BuildSettings) -> NodeVersion:
+    """Decides among all that name a version. Never raises: what is not understood is left out with a warning."""
+    asked = build_setting(settings, "NODE_VERSION")
+    if asked:
+        return NodeVersion(version=_clean(asked.version), source=asked.source)
+    found = [item for item in (*_pins(source, package), *_engines(package)) if item.version]
+    usable = [item for item in found if understood(item.version)]
+    warnings = tuple(
+        f'{item.source}: "{item.version}" is no version of Node, ignored' for item in found if item not in usable
+    )
+    if not usable:
+        return NodeVersion(version=DEFAULT, source="default", warnings=warnings)
+    engines = next((item for item in usable if item.source.endswith("engines.node")), None)
+    pin = usable[0]
+    if engines and pin is not engines and not compatible(pin.version, engines.version):
+        warnings += (f'{pin.source} says Node "{pin.version}", which {engines.source} "{engines.version}" excludes',)
+        pin = engines
+    return NodeVersion(version=pin.version, source=pin.source, warnings=warnings)
+
+
+def _pins(source: Source, package: Package | None) -> Iterator[Wish]:
+    if package:
+        yield Wish(version=_clean(package.string("volta", "node")), source=f"{package.file} volta.node")
+    for file in _MISE:
+        yield Wish(version=_clean(mise_tool(source, file, "node") or mise_tool(source, file, "nodejs")), source=file)
+    yield Wish(version=_clean(tool_version(source, "nodejs") or tool_version(source, "node")), source=".tool-versions")
+    for file in (".node-version", ".nvmrc"):
+        yield Wish(version=_clean(_first_line(source.text(file))), source=file)
+
+
+def _engines(package: Package | None) -> Iterator[Wish]:
+    if not package:
+        return
+    yield Wish(version=_clean(package.engine("node")), source=f"{package.file} engines.node")
+    runtime = package.get("devEngines", "runtime")
+    if isinstance(runtime, Mapping) and runtime.get("name") == "node":
+        version = str(runtime.get("version") or "")
+        yield Wish(version=_clean(version), source=f"{package.file} devEngines.runtime")
+
+
+def mise_tool(source: Source, file: str, tool: str) -> str:
+    """A tool's version in a mise file, "" where it says nothing or cannot be read."""
+    text = source.text(file)
+    if text is None:
+        return ""
+    try:
+        found = tomllib.loads(text).get("tools", {}).get(tool, "")
+    except (tomllib.TOMLDecodeError, AttributeError):
+        return ""
+    if isinstance(found, Mapping):
+        found = found.get("version", "")
+    if isinstance(found, list):
+        found = found[0] if found else ""
+    return str(found)
+
+
+def mise_version(source: Source, tool: str) -> Wish | None:
+    """A tool's version in any of mise's files or .tool-versions."""
+    for file in _MISE:
+        found = mise_tool(source, file, tool)
+        if found:
+            return Wish(version=found, source=file)
+    found = tool_version(source, tool)
+    return Wish(version=found, source=".tool-versions") if found else None
+
+
+def tool_version(source: Source, tool: str) -> str:
+    """asdf's .tool-versions: `TOOL VERSION [FALLBACK…]` per line."""
+    found = re.search(rf"(?m)^\s*{re.escape(tool)}\s+([^\s#]+)", source.text(".tool-versions") or "")
+    return found[1] if found else ""
+
+
+def understood(version: str) -> bool:
+    try:
+        satisfies("24.1.0", version, tool="node")
+    except PlanError:
+        return False
+    return True
+
+
+def compatible(first: str, second: str) -> bool:
+    """Whether some release line is in both ranges; an exact version counts with its own number."""
+    if re.fullmatch(r"v?\d+\.\d+\.\d+", first):
+        return _fits(first, second)
+    return any(_fits(major, first) and _fits(major, second) for major in MAJORS)
+
+
+def _fits(version: str, wanted: str) -> bool:
+    try:
+        return satisfies(version, wanted, tool="node") or satisfies(f"{version}.0.0", wanted, tool="node")
+    except PlanError:
+        return False
+
+
+def _first_line(text: str | None) -> str:
+    lines = (line.split("#")[0].strip() for line in (text or "").splitlines())
+    return next((line for line in lines if line), "")
+
+
+def _clean(version: str) -> str:
+    return version.strip().strip("\"'")
