@@ -27,5 +27,9 @@ class BuildpacksPlugin:
 
     @hookimpl
     def mini_detect(self) -> Iterable[Buildpack]:
-        modules = (module for module in BUILDPACKS if find_spec(f"mini_buildpacks.{module}"))
-        return tuple(getattr(import_module(f"mini_buildpacks.{module}"), BUILDPACKS[module])() for module in modules)
+        classes = (getattr(import_module(f"mini_buildpacks.{name}"), BUILDPACKS[name], None) for name in _present())
+        return tuple(kind() for kind in classes if kind)
+
+
+def _present() -> tuple[str, ...]:
+    return tuple(name for name in BUILDPACKS if find_spec(f"mini_buildpacks.{name}"))
