@@ -1,0 +1,151 @@
+"""Rows of the store, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import field
+from typing import Any, Literal
+
+from mini_core.api import DeployKind, DeployOptions, DeployState, Failure
+from mini_core.types import Endpoint, InstanceKind, Limits, Release, Secret, Volume, value
+
+AppPhase = Literal["new", "running", "stopped", "destroying"]
+"""What is wanted of an app: "new" never had a release."""
+
+
+@value
+class App:
+    """handle: the name it was created with, by which runtimes, labels and folders know it; a rename leaves it.
+
+    hold: its requests wait while instances that cannot run side by side change over. prepared: its one-time
+    postdeploy script has run.
+    """
+
+    id: int
+    name: str
+    handle: str
+    created_at: float
+    created_by: str
+    state: AppPhase = "new"
+    asleep: bool = False
+    maintenance: bool = False
+    hold: bool = False
+    release: int | None = None
+    deployed_at: float | None = None
+    prepared: bool = False
+
+
+ReleaseState = Literal["pending", "live", "failed"]
+
+
+@value
+class StoredRelease:
+    """addons: what plugins added to the environment. fingerprint: of all that makes it; the same one again is
+    "unchanged". build_key: of all that went into its image."""
+
+    release: Release
+    state: ReleaseState
+    addons: Mapping[str, Secret]
+    fingerprint: str
+    build_key: str
+    image_kept: bool = True
+
+
+@value
+class Request:
+    """What a deploy was asked to do; stored encrypted, since env holds secrets.
+
+    limits: changes, by process type ("" is all), where 0 takes a limit back. volumes: all of them, None: as they
+    are. version: the release to go back to. process: restart this type only.
+    """
+
+    options: DeployOptions = DeployOptions()
+    env: Mapping[str, Secret] = field(default_factory=dict)
+    unset: tuple[str, ...] = ()
+    quantities: Mapping[str, int] = field(default_factory=dict)
+    limits: Mapping[str, Limits] = field(default_factory=dict)
+    volumes: tuple[Volume, ...] | None = None
+    version: int | None = None
+    process: str = ""
+
+
+@value
+class Deploy:
+    id: int
+    app: int
+    kind: DeployKind
+    state: DeployState
+    step: str
+    actor: str
+    reason: str
+    created_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+    timeout: float
+    base_url: str = ""
+    archive: str = ""
+    digest: str = ""
+    old_release: int | None = None
+    release: int | None = None
+    generation: int | None = None
+    unchanged: bool = False
+    cancelled: bool = False
+    failure: Failure | None = None
+
+
+InstancePhase = Literal["new", "live", "retired"]
+
+
+@value
+class Instance:
+    """phase: "new" belongs to its deploy, "live" to the reconciler, "retired" is on its way out.
+
+    endpoint: the address it was given. found: where it listens instead. engine_restarts: how often the engine
+    itself had restarted it when we last looked. next_try: when a crashed one is started again.
+    """
+
+    id: str
+    app: int
+    release: int
+    process: str
+    index: int
+    kind: InstanceKind
+    deploy: int | None = None
+    phase: InstancePhase
+    endpoint: Endpoint | None = None
+    found: Endpoint | None = None
+    routed: bool = False
+    healthy: bool = False
+    created_at: float
+    started_at: float | None = None
+    crashes: int = 0
+    crashing_since: float | None = None
+    next_try: float | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    oom: bool = False
+    engine_restarts: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.process}.{self.index}"
+
+    @property
+    def address(self) -> Endpoint | None:
+        """Where it is to be reached."""
+        return self.found or self.endpoint
+
+
+@value
+class Work:
+    """A durable job: a plugin's hook or a clean-up, retried until it is done."""
+
+    id: int
+    kind: str
+    app: str
+    plugin: str
+    data: Mapping[str, Any]
+    created_at: float
+    attempts: int = 0
+    next_try: float = 0.0
+    error: str = ""
