@@ -1,0 +1,102 @@
+"""A whole platform of a test's own: the real command, its own MINI_HOME, real processes."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mini_core.testing import free_port
+
+MINI = str(Path(sys.executable).with_name("mini"))
+
+
+class MiniPlatform:
+    """A platform of the test's own. `mini(...)` runs the command; `get` asks the router for an app's page."""
+
+    def __init__(self, home: Path, runtime: str) -> None:
+        self.home = home
+        self.runtime = runtime
+        self.port = free_port()
+        self.env = {**os.environ, "MINI_HOME": str(home), "NO_COLOR": "1"}
+        for name in ("MINI_APP", "MINI_HOST", "MINI_API_KEY"):
+            self.env.pop(name, None)
+
+    def mini(
+        self, *arguments: str, check: bool = True, cwd: Path | None = None, timeout: float = 600, stdin: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [MINI, *arguments], env=self.env, cwd=cwd, input=stdin, capture_output=True, text=True, timeout=timeout
+        )
+        if check and done.returncode:
+            pytest.fail(f"mini {' '.join(arguments)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self.mini(*arguments, "--json").stdout)
+
+    def up(self) -> None:
+        self.mini("up", "--detach", "--runtime", self.runtime, "--port", str(self.port))
+
+    def get(self, app: str, path: str = "/", *, seconds: float = 15, **headers: str) -> tuple[int, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=seconds)
+        try:
+            connection.request("GET", path, headers={"Host": f"{app}.localhost:{self.port}", **headers})
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode("utf-8", "replace")
+        finally:
+            connection.close()
+
+    def controller_pid(self) -> int:
+        return int(self.json("status")["pid"])
+
+    def kill_controller(self) -> int:
+        """`kill -9`, and waits until it is gone. Returns the pid that it had."""
+        pid = self.controller_pid()
+        os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + 10
+        while _alive(pid):
+            assert time.monotonic() < deadline, "the controller survived kill -9"
+            time.sleep(0.01)
+        return pid
+
+    def left_over(self) -> list[str]:
+        """Processes, containers, networks and volumes that carry this platform's home or id."""
+        found = [f"process {pid}: {line}" for pid, line in _processes() if str(self.home) in line]
+        platform = self.home / "platform-id"
+        if self.runtime == "docker" and platform.exists():
+            label = f"label=mini.platform={platform.read_text()}"
+            for kind in ("container", "network", "volume", "image"):
+                every = ["-a"] if kind == "container" else []
+                command = ["docker", kind, "ls", "-q", *every, "--filter", label]
+                listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+                found += [f"{kind} {item}" for item in listed]
+        return found
+
+    def remember_id(self) -> None:
+        (self.home / "platform-id").write_text(self.json("status")["platform"])
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _processes() -> Iterator[tuple[int, str]]:
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                yield int(entry.name), (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+            except OSError:
+                continue
