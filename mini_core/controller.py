@@ -23,6 +23,8 @@ class Controller:
 
     settings: Settings
     paths: Paths
+    platform: str
+    """This platform's id."""
 
     def start(self) -> None:
         raise NotImplementedError
