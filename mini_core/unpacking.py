@@ -120,6 +120,8 @@ class _Unpacking:
             count, self._last = count + 1, repr(entry.name)
             if count > self._max_files:
                 raise SourceError(f"The archive has more than {self._max_files} entries", code="too-many-files")
+            if entry.size < 0:
+                raise ValueError("a negative size")
             with _disk_errors(entry.name):
                 self._take(entry, reader)
         reader.finish()
