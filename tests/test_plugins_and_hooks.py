@@ -53,7 +53,7 @@ def test_every_hook_is_documented_with_its_kind():
 
 def test_the_built_ins_are_registered_as_third_parties_are():
     infos = {info.name: info for info in load_plugins().infos() if info.origin == "mini-paas"}
-    assert set(infos) == {"buildpacks", "docker", "process", "proxy"}
+    assert set(infos) == {"buildpacks", "docker", "drains", "process", "proxy"}
     assert {info.state for info in infos.values()} == {"ok"}
 
 
