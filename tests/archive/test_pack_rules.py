@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -324,8 +325,6 @@ def test_ten_thousand_files_are_packed_in_a_few_seconds(root: Path, tmp_path: Pa
             (root / f"d{number}/f{inner}.js").write_bytes(b"x" * 100)
     for number in range(2000):
         file(root, f"node_modules/m{number}/index.js")
-    import time
-
     began = time.monotonic()
     assert pack(root, tmp_path / "x").files == 10_001
     assert time.monotonic() - began < 15
