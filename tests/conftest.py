@@ -1,6 +1,6 @@
 """What all tests share: tests that need an engine or a browser are skipped where there is none, saying so.
 
-`MINI_REQUIRE=docker,browser` makes their absence an error instead: nothing must be skipped where they are there.
+`MINI_REQUIRE=docker,browser,load` makes their absence an error instead: nothing must be skipped where they are there.
 """
 
 from __future__ import annotations
@@ -8,9 +8,12 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.e2e.platform import MiniPlatform
 
 
 def docker_socket() -> Path:
@@ -36,7 +39,11 @@ def no_browser() -> str:
     return f"{' and '.join(missing)} not installed" if missing else ""
 
 
-NEEDS = {"docker": no_docker, "browser": no_browser}
+def no_load() -> str:
+    return "" if shutil.which("vegeta") else "vegeta, a load generator, is not installed"
+
+
+NEEDS = {"docker": no_docker, "browser": no_browser, "load": no_load}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -49,3 +56,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if reason:
             for item in concerned:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="module")
+def make_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], MiniPlatform]]:
+    """Makes platforms of the module's own, by runtime; they are taken down and purged afterwards."""
+    made: list[MiniPlatform] = []
+
+    def make(runtime: str) -> MiniPlatform:
+        made.append(MiniPlatform(tmp_path_factory.mktemp("home"), runtime))
+        made[-1].up()
+        made[-1].remember_id()
+        return made[-1]
+
+    yield make
+    for platform in made:
+        platform.mini("down", "--purge", "--yes", check=False, timeout=120)
+        shutil.rmtree(platform.home, ignore_errors=True)
