@@ -1,0 +1,265 @@
+"""The local platform, seen from outside: started by the first deploy, by any later command after a reboot, by
+`mini up`; stopped by `mini down`. What the commands call."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from mini_core.errors import Conflict, MiniError, Unavailable
+from mini_core.paths import Paths, find_paths, private_folder
+from mini_core.server import adminclient, state
+from mini_core.types import from_data, value
+
+START_LIMIT = 90.0
+"""Seconds that a start may take: images of a network, a recovery after a crash."""
+
+COMMAND = (sys.executable, "-m", "mini_core.server")
+
+Say = Callable[[str], None]
+
+
+@value
+class Started:
+    """The running platform. new: this call started it. message: a line for the user, "" where it ran already."""
+
+    running: state.Running
+    new: bool = False
+    message: str = ""
+
+
+def condition(paths: Paths | None = None) -> Literal["running", "down", "stopped", "none"]:
+    """running; put down by the user; stopped otherwise (a reboot, a crash); never started here."""
+    paths = paths or find_paths()
+    if is_running(paths):
+        return "running"
+    if not state.local_file(paths).exists():
+        return "none"
+    return "down" if state.load_local(paths).down else "stopped"
+
+
+def is_running(paths: Paths | None = None) -> bool:
+    """Whether requests are taken."""
+    return adminclient.answers((paths or find_paths()).admin_socket)
+
+
+def ensure_running(paths: Paths | None = None, *, first: bool = False, command: Sequence[str] = COMMAND) -> Started:
+    """The local platform, started in the background where it does not run.
+
+    first: also where there was none yet or the user put it down, as `mini deploy` does. Many callers at once start
+    one. Raises Unavailable with what to do, and what the platform itself could not do.
+    """
+    paths = paths or find_paths()
+    found = condition(paths)
+    if found == "running":
+        return Started(running=_running(paths))
+    if found == "none" and not first:
+        raise Unavailable("No local platform yet.", hint="Start it: mini deploy . or mini up", code="no-platform")
+    if found == "down" and not first:
+        raise Unavailable("The local platform is stopped.", hint="Start it: mini up", code="stopped")
+    return start(paths, {}, command=command)
+
+
+def start(paths: Paths, flags: Mapping[str, Any], *, command: Sequence[str] = COMMAND) -> Started:
+    """Starts it in the background with the flags of `mini up` and returns once it takes requests."""
+    require_posix()
+    private_folder(paths.data)
+    with waiting_for(state.start_lock(paths)):
+        if is_running(paths):
+            return Started(running=_running(paths))
+        running = _spawn(paths, [*command, *_arguments(flags), "--detach"])
+    return Started(running=running, new=True, message=started_message(running))
+
+
+def started_message(running: state.Running) -> str:
+    lines = [f"Local platform started ({running.runtime} runtime, port {running.port}). Stop it: mini down"]
+    return "\n".join([*lines, running.notice] if running.notice else lines)
+
+
+def up(flags: Mapping[str, Any], *, foreground: bool, say: Say, paths: Paths | None = None) -> int:
+    """`mini up`: flags by the name of the setting (port, bind, domain, runtime, router), unset ones None.
+
+    In the foreground it returns when the platform ends; Ctrl-C puts it down. Returns the exit code.
+    """
+    paths = paths or find_paths()
+    if is_running(paths):
+        running = _running(paths)
+        _same_flags(running, flags)
+        say(f"The platform runs already: {running.url} ({running.runtime} runtime, pid {running.pid}).")
+        return 0
+    if not foreground:
+        say(start(paths, flags).message)
+        return 0
+    return _foreground(paths, flags, say)
+
+
+def down(
+    *, purge: bool = False, say: Say = lambda _: None, paths: Paths | None = None, command: Sequence[str] = COMMAND
+) -> bool:
+    """`mini down`: stops apps, router and controller, and keeps what should run for the next `mini up`.
+
+    purge: removes the apps and everything else as well. False where nothing ran.
+    """
+    paths = paths or find_paths()
+    ran = is_running(paths)
+    left = state.running_file(paths).exists()
+    if not ran and (left or (purge and state.local_file(paths).exists())):
+        start(paths, {}, command=command)  # only it knows what its predecessor left running
+    if ran or is_running(paths):
+        body = {"purge": purge}
+        for line in adminclient.lines(paths.admin_socket, "POST", "/v1/internal/shutdown", body):
+            say(str(line))
+        with waiting_for(state.server_lock(paths)):
+            pass
+    if purge:
+        for folder in (paths.run, paths.data):
+            shutil.rmtree(folder, ignore_errors=True)
+    elif state.local_file(paths).exists():
+        state.save_local(paths, replace(state.load_local(paths), down=True))
+    return ran or left
+
+
+def restart(paths: Paths | None = None, *, command: Sequence[str] = COMMAND) -> Started:
+    """Replaces the controller's process; apps and router go on."""
+    paths = paths or find_paths()
+    stop_controller(paths)
+    return start(paths, {}, command=command)
+
+
+def stop_controller(paths: Paths) -> None:
+    """Ends the controller's process alone and waits until it is gone."""
+    running = state.load_running(paths)
+    if running is None or not is_running(paths):
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(running.pid, 15)
+    with waiting_for(state.server_lock(paths)):
+        pass
+
+
+# --- inside
+
+
+def require_posix() -> None:
+    if sys.platform == "win32":
+        raise Unavailable("The local platform needs Linux or macOS: use WSL or mini config set-host")
+
+
+def _running(paths: Paths) -> state.Running:
+    running = state.load_running(paths)  # written before the sockets are there
+    if running is None:
+        raise Unavailable(f"{state.running_file(paths)} is missing or damaged.", hint="mini down, then mini up")
+    return running
+
+
+def _arguments(flags: Mapping[str, Any]) -> list[str]:
+    found: list[str] = []
+    for name, item in flags.items():
+        for each in item if isinstance(item, list | tuple) else [item]:
+            if each is not None:
+                found += [f"--{name}", str(each)]
+    return found
+
+
+def _same_flags(running: state.Running, flags: Mapping[str, Any]) -> None:
+    for name in ("port", "domain", "runtime"):
+        given = flags.get(name)
+        if given and given != getattr(running, name):
+            raise Conflict(
+                f"The platform runs already, with {name} {getattr(running, name)}.",
+                hint=f"mini down, then mini up --{name} {given}",
+            )
+
+
+def _spawn(paths: Paths, command: list[str]) -> state.Running:
+    """Starts the process, which leaves for the background, and waits for what it says on a pipe."""
+    ours, theirs = os.pipe()
+    try:
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        subprocess.run(
+            [*command, "--ready-fd", str(theirs)],
+            pass_fds=(theirs,),
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            check=False,
+        )
+    finally:
+        os.close(theirs)
+    with os.fdopen(ours, "rb") as pipe:
+        told = _wait_for_line(pipe.fileno())
+    return _understand(paths, told)
+
+
+def _wait_for_line(descriptor: int) -> bytes:
+    """What is written until the other end is closed; stops waiting after START_LIMIT."""
+    deadline = time.monotonic() + START_LIMIT
+    data = b""
+    while not data.endswith(b"\n"):
+        ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
+        if not ready:
+            raise Unavailable(
+                f"The local platform did not start within {START_LIMIT:.0f} s.", hint="See why: mini doctor"
+            )
+        chunk = os.read(descriptor, 65536)
+        if not chunk:
+            break
+        data += chunk
+    return data
+
+
+def _understand(paths: Paths, told: bytes) -> state.Running:
+    if not told:
+        raise Unavailable(
+            "The local platform ended while it started.", hint=f"See {paths.logs / 'platform.log'}"
+        ) from MiniError("\n".join(last_words(paths)))
+    answer = json.loads(told)
+    if "running" in answer:
+        return from_data(state.Running, answer["running"])
+    raise Unavailable(answer["message"], hint=answer["hint"], code=answer["code"])
+
+
+def last_words(paths: Paths, count: int = 5) -> list[str]:
+    """The last lines that the platform wrote, its crash if there was one."""
+    words: list[str] = []
+    for name in ("platform.log", "platform.out"):
+        with contextlib.suppress(OSError):
+            words += (paths.logs / name).read_text("utf-8", "replace").splitlines()[-count:]
+    return words
+
+
+def _foreground(paths: Paths, flags: Mapping[str, Any], say: Say) -> int:
+    from mini_core.server import daemon
+
+    require_posix()
+    private_folder(paths.data)
+    daemon.log_to(paths, stderr=False)
+
+    def ready(running: state.Running) -> None:
+        say(f"mini {running.version} at {running.url} ({running.runtime} runtime). Stop it: Ctrl-C")
+        if running.notice:
+            say(running.notice)
+
+    return daemon.serve(daemon.choose(paths, flags), paths, ready=ready)
+
+
+@contextlib.contextmanager
+def waiting_for(path: Path) -> Iterator[None]:
+    """The lock, once whoever has it lets go."""
+    private_folder(path.parent)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
