@@ -1,0 +1,1 @@
+"""The client half: which server, which key, and how to talk to it. Runs on Linux, macOS and Windows."""
