@@ -10,12 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
+from mini_buildpacks.node.package import Package, load_yaml, table
+from mini_buildpacks.node.runtime import Wish, build_setting, mise_version, understood
 from mini_core.interfaces import Source
 from mini_core.types import BuildSettings, Cache, Step, value
 from mini_core.versions import satisfies
-
-from mini_buildpacks.node.package import Package, load_yaml, table
-from mini_buildpacks.node.runtime import Wish, build_setting, mise_version, understood
 
 TOOLS = ".mini/tools"
 """Where package managers are installed, relative to the app's folder; `TOOLS/bin` is on PATH."""
@@ -179,7 +178,9 @@ def _name_and_pin(source: Source, package: Package, locks: list[str]) -> tuple[s
     candidates.sort(key=lambda item: item[0] not in by_engines)  # stable: engines settle which of several locks
     candidates += [(name, f"{package.file} engines.{name}") for name in by_engines]
     candidates += [(name, mark) for mark, name in _MARKS.items() if source.has(mark)]
-    candidates += [(name, found.source) for name in ("pnpm", "yarn", "bun") if (found := _elsewhere(source, package, name))]
+    candidates += [
+        (name, found.source) for name in ("pnpm", "yarn", "bun") if (found := _elsewhere(source, package, name))
+    ]
     name, origin = candidates[0] if candidates else ("npm", "default")
     wish = Wish(version=package.engine(name), source="") if package.engine(name) else _elsewhere(source, package, name)
     pin = wish.version if wish and understood(wish.version) and wish.version not in ("latest", "*") else ""
@@ -233,7 +234,7 @@ def _yarn(source: Source, pin: str, lock: str) -> Manager:
     vendored = _vendored(source, rc)
     text = (source.text(lock) if lock else "") or ""
     metadata = re.search(r"(?m)^__metadata:\s*\n\s+version:\s*(\d+)", text)
-    classic_pin = bool(pin) and satisfies("1.22.22", pin, tool="node") or bool(re.match(r"[v~^=]*0\.", pin))
+    classic_pin = _within("1.22.22", pin) or bool(re.match(r"[v~^=]*[01](?:\.|$)", pin))
     if not metadata and "yarn lockfile v1" in text:
         berry = bool(pin) and not classic_pin
     else:
@@ -243,7 +244,7 @@ def _yarn(source: Source, pin: str, lock: str) -> Manager:
         return Manager(name="yarn", spec=_LAUNCHER, berry=berry, pnp=berry and _pnp(rc, pin), vendored=vendored)
     if not berry:
         return Manager(name="yarn", spec=f"yarn@{pin or '1.22.22'}")
-    warnings = ()
+    warnings: tuple[str, ...] = ()
     if classic_pin:
         warnings = (f'yarn.lock is in the format of Yarn 2 and later, while version "{pin}" is asked for',)
         pin = ""
@@ -273,9 +274,13 @@ def _vendored(source: Source, rc: str) -> str:
 def _npm_spec(pin: str, node_major: int) -> str:
     """What to install so that npm is the one asked for; "" where Node's own will do."""
     bundled = _BUNDLED_NPM.get(node_major)
-    if not pin or (bundled and satisfies(bundled, pin, tool="node")):
+    if not pin or (bundled and _within(bundled, pin)):
         return ""
     return f"npm@{pin}"
+
+
+def _within(version: str, wanted: str) -> bool:
+    return bool(wanted) and understood(wanted) and satisfies(version, wanted, tool="node")
 
 
 def _about_locks(name: str, origin: str, locks: list[str]) -> Iterator[str]:

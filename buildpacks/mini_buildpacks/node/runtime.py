@@ -12,12 +12,11 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 
+from mini_buildpacks.node.package import Package
 from mini_core.errors import PlanError
 from mini_core.interfaces import Source
 from mini_core.types import BuildSettings, Toolchain, value
 from mini_core.versions import satisfies
-
-from mini_buildpacks.node.package import Package
 
 DEFAULT = "24"
 """The release line that an app without a wish gets: long-term support."""
