@@ -14,7 +14,7 @@ from mini_core.errors import MiniError, Unavailable
 from mini_core.types import encode
 
 
-class _UnixConnection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: Path, timeout: float | None) -> None:
         super().__init__("localhost", timeout=timeout)
         self._path = path
@@ -56,7 +56,7 @@ def lines(path: Path, method: str, url: str, body: object = None) -> Iterator[An
 
 class _open:  # noqa: N801  used like a function
     def __init__(self, path: Path, method: str, url: str, body: object, timeout: float | None) -> None:
-        self._connection = _UnixConnection(path, timeout)
+        self._connection = UnixConnection(path, timeout)
         headers = {"Content-Type": "application/json"} if body is not None else {}
         try:
             self._connection.request(method, url, encode(body) if body is not None else None, headers)

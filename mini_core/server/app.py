@@ -25,7 +25,7 @@ from mini_core import __version__, api
 from mini_core.controller import Controller
 from mini_core.errors import Denied, MiniError, NotFound, Unavailable, UsageError
 from mini_core.paths import private_folder
-from mini_core.server import openapi, oneoff, plugins
+from mini_core.server import oneoff, openapi, plugins
 from mini_core.server.auth import KeyCheck, local_caller
 from mini_core.server.operation import Call, Caller, Operation, query_of
 from mini_core.server.operations import OPERATIONS

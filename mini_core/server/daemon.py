@@ -30,8 +30,9 @@ from mini_core import __version__, api
 from mini_core.controller import Controller, open_controller
 from mini_core.errors import Conflict, MiniError
 from mini_core.paths import Paths, find_paths, private_folder
-from mini_core.server import ports, state
+from mini_core.server import ports, state, streams
 from mini_core.server.app import create_app
+from mini_core.server.channel import Allowed, channel_class
 from mini_core.server.operation import Call, Operation
 from mini_core.server.operations import Shutdown
 from mini_core.settings import Settings, load_settings
@@ -67,14 +68,21 @@ class Server:
             summary="Stop apps, router and server",
         )
         paths = controller.paths
-        self._admin_mode = admin_mode
         self._servers = [
-            self._serve(create_app(controller, trusted=False), paths.controller_socket, 0o600),
-            self._serve(create_app(controller, trusted=True, more=[shutdown]), paths.admin_socket, admin_mode),
+            self._serve(create_app(controller, trusted=False), paths.controller_socket, 0o600, self._known),
+            self._serve(
+                create_app(controller, trusted=True, more=[shutdown]), paths.admin_socket, admin_mode, lambda _: True
+            ),
         ]
 
-    def _serve(self, app: Flask, path: Path, mode: int) -> Any:
-        return create_server(
+    def _known(self, key: str) -> bool:
+        try:
+            return bool(key) and bool(self._controller.authenticate(key))
+        except MiniError:
+            return False
+
+    def _serve(self, app: Flask, path: Path, mode: int, allowed: Allowed) -> Any:
+        server: Any = create_server(
             app,
             unix_socket=str(path),
             unix_socket_perms=f"{mode:o}",
@@ -87,6 +95,8 @@ class Server:
             max_request_body_size=self._controller.settings.upload,
             ident="mini",
         )
+        server.channel_class = channel_class(allowed)
+        return server
 
     def start(self) -> None:
         self._threads = [threading.Thread(target=server.run, name="http", daemon=True) for server in self._servers]
@@ -104,13 +114,18 @@ class Server:
         return self._how
 
     def close(self) -> None:
-        """Takes no more requests and drops open ones."""
-        for server in self._servers:
+        """Takes no more requests. Short ones may finish; streams are dropped, so that their clients ask again."""
+        servers, self._servers = self._servers, []
+        for server in servers:
+            server.task_dispatcher.shutdown(cancel_pending=True, timeout=0.5)
+        for server in servers:
+            for channel in list(server.active_channels.values()):
+                channel.cancel()
+        for server in servers:
+            server.task_dispatcher.shutdown(cancel_pending=True, timeout=1.5 * streams.POLL)
             server.trigger.pull_trigger(partial(wasyncore.close_all, server._map, ignore_all=True))
         for thread in self._threads:
             thread.join(5)
-        for server in self._servers:
-            server.task_dispatcher.shutdown(timeout=0.2)
         for path in (self._controller.paths.controller_socket, self._controller.paths.admin_socket):
             path.unlink(missing_ok=True)
 
@@ -191,7 +206,7 @@ def keep_local_key(controller: Controller) -> None:
         from mini_core.client import config
     except ImportError:
         return
-    known = "local" in [info.name for info in controller.keys()]
+    known = any(info.name == "local" for info in controller.keys())  # noqa: SIM118  # a method of the controller
     if known and config.load_key("local"):
         return
     if known:
@@ -253,7 +268,7 @@ def log_to(paths: Paths, *, stderr: bool) -> None:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         force=True,
     )
-    for quiet in ("alembic", "urllib3", "waitress.queue", "docker"):
+    for quiet in ("alembic", "urllib3", "waitress", "docker"):
         logging.getLogger(quiet).setLevel(logging.WARNING)
 
 

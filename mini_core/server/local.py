@@ -87,10 +87,18 @@ def started_message(running: state.Running) -> str:
     return "\n".join([*lines, running.notice] if running.notice else lines)
 
 
-def up(flags: Mapping[str, Any], *, foreground: bool, say: Say, paths: Paths | None = None) -> int:
+def up(
+    flags: Mapping[str, Any],
+    *,
+    foreground: bool,
+    say: Say,
+    paths: Paths | None = None,
+    serve: Callable[..., int] | None = None,
+) -> int:
     """`mini up`: flags by the name of the setting (port, bind, domain, runtime, router), unset ones None.
 
-    In the foreground it returns when the platform ends; Ctrl-C puts it down. Returns the exit code.
+    In the foreground it returns when the platform ends; Ctrl-C puts it down. serve: what serves there, instead of
+    `daemon.serve`. Returns the exit code.
     """
     paths = paths or find_paths()
     if is_running(paths):
@@ -101,7 +109,7 @@ def up(flags: Mapping[str, Any], *, foreground: bool, say: Say, paths: Paths | N
     if not foreground:
         say(start(paths, flags).message)
         return 0
-    return _foreground(paths, flags, say)
+    return _foreground(paths, flags, say, serve)
 
 
 def down(
@@ -238,7 +246,7 @@ def last_words(paths: Paths, count: int = 5) -> list[str]:
     return words
 
 
-def _foreground(paths: Paths, flags: Mapping[str, Any], say: Say) -> int:
+def _foreground(paths: Paths, flags: Mapping[str, Any], say: Say, serve: Callable[..., int] | None) -> int:
     from mini_core.server import daemon
 
     require_posix()
@@ -250,7 +258,7 @@ def _foreground(paths: Paths, flags: Mapping[str, Any], say: Say) -> int:
         if running.notice:
             say(running.notice)
 
-    return daemon.serve(daemon.choose(paths, flags), paths, ready=ready)
+    return (serve or daemon.serve)(daemon.choose(paths, flags), paths, ready=ready)
 
 
 @contextlib.contextmanager

@@ -104,8 +104,10 @@ def status(call: Call) -> api.StatusInfo:
 
 
 def run_doctor(call: Call) -> api.DoctorInfo:
-    found = {check.name: check for check in (*call.controller.doctor().checks, *doctor.checks(call.controller))}
-    return api.DoctorInfo(checks=tuple(found.values()))
+    theirs = call.controller.doctor().checks
+    known = {check.name for check in theirs}
+    ours = tuple(check for check in doctor.checks(call.controller) if check.name not in known)
+    return api.DoctorInfo(checks=ours + theirs)
 
 
 def plan(call: Call) -> api.PlanInfo:

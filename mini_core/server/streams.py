@@ -111,8 +111,7 @@ class Lines:
             raise
 
     def __iter__(self) -> Iterator[bytes]:
-        for item in self._first:
-            yield encode(item) + b"\n"
+        yield b"".join(encode(item) + b"\n" for item in self._first) or b"\n"  # sends the headers
         waited = 0.0
         while not self._ended and not self._gone():
             try:

@@ -1,0 +1,80 @@
+"""waitress, taught to look at a request's key before it reads a large body.
+
+waitress reads a body whole, to disk where it is large, and then calls the application. A source may have a
+gigabyte: who has no key must not be able to make the server read that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser
+from waitress.utilities import Error, RequestEntityTooLarge
+
+from mini_core import api
+from mini_core.types import encode
+
+UNKNOWN_LIMIT = 64 * 1024
+"""Bytes of body that are read from anybody."""
+
+Allowed = Callable[[str], bool]
+"""Whether a key is good."""
+
+
+class _Refusal(Error):
+    """An answer of waitress's own, as a problem document."""
+
+    def __init__(self, problem: api.Problem) -> None:
+        self.code = problem.status
+        self._problem = problem
+
+    def to_response(self, ident: str | None = None) -> Any:  # noqa: ARG002  # the stubs say str where waitress wants bytes
+        body = encode(self._problem)
+        headers = [("Content-Type", "application/problem+json"), ("Connection", "close")]
+        return f"{self.code} {self._problem.title}", headers, body
+
+
+_TOO_LARGE = api.Problem(
+    status=413,
+    title="The source is too large.",
+    code="too-large",
+    hint="Raise upload in server.toml, or see .miniignore",
+)
+_NO_KEY = api.Problem(status=401, title="This needs a key.", code="denied", hint="Set it: mini config set-api-key")
+
+
+def channel_class(allowed: Allowed) -> type[HTTPChannel]:
+    """The channel for a server, which asks `allowed` about the key of whoever sends a large body."""
+
+    class Parser(HTTPRequestParser):
+        def parse_header(self, header_plus: bytes) -> None:
+            super().parse_header(header_plus)
+            large = self.chunked or self.content_length > UNKNOWN_LIMIT
+            if self.body_rcv is not None and large and not allowed(_key(self.headers)):
+                self.error = _Refusal(_NO_KEY)
+                self.body_rcv, self.content_length, self.expect_continue = None, 0, False
+
+        def received(self, data: bytes) -> int:
+            consumed = super().received(data)
+            if isinstance(self.error, RequestEntityTooLarge):
+                self.error = _Refusal(_TOO_LARGE)
+            return int(consumed)
+
+    class Channel(HTTPChannel):
+        parser_class = Parser
+
+        def handle_close(self) -> None:
+            super().handle_close()
+            if self.request is not None:  # cut off in its body, which may be a file
+                self.request.close()
+
+    return Channel
+
+
+def _key(headers: Mapping[str, str]) -> str:
+    scheme, _, credentials = headers.get("AUTHORIZATION", "").partition(" ")
+    if scheme.lower() == "bearer" and credentials.strip():
+        return credentials.strip()
+    return headers.get("X_API_KEY", "").strip()
