@@ -519,6 +519,8 @@ class Upstream:
 
     def close(self) -> None:
         self.release.set()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # or the thread in accept() would take one more connection
         self._listener.close()
 
     def _accept(self) -> None:
