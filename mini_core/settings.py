@@ -18,7 +18,7 @@ from mini_core.types import Limits, from_data, value
 class Settings:
     """Everything an operator can set. Unknown keys are errors; plugins check their own sections.
 
-    domain: apps answer at NAME.domain. bind: addresses to listen on. port: 0 is 80 where it can be had, else the
+    domain: apps answer at NAME.domain. email: of who runs the server, for routers that get certificates. bind: addresses to listen on. port: 0 is 80 where it can be had, else the
     first free one of 8080–8099, then kept. runtime, router: a plugin's, "" chooses. images: toolchain
     ("python" or "python:3.12") → image. limits: defaults of an instance. builds: how many run at once. keep: how
     many releases' images are kept per app. drain: seconds that open requests get when an instance goes. grace:
@@ -28,6 +28,7 @@ class Settings:
     """
 
     domain: str = "localhost"
+    email: str = ""
     bind: tuple[str, ...] = ("127.0.0.1", "::1")
     port: int = 0
     runtime: str = ""
