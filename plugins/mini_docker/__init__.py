@@ -1,7 +1,56 @@
-"""Placeholder."""
+"""Builds images and runs instances on a Docker Engine.
+
+Settings, `[plugins.docker]` in server.toml: `builder = "classic"` does without BuildKit; `addresses = "published"`
+publishes ports on 127.0.0.1 even where containers can be reached by address; `memory` (MB) and `pids` are the limits
+of instances that have none of their own.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from mini_core.hookspecs import Context, hookimpl
+from mini_core.interfaces import Builder, CheckRun, Runtime
+
+if TYPE_CHECKING:
+    from mini_docker.engine import Engine
+
 
 class DockerPlugin:
-    pass
+    """Made without I/O; builder, runtime and checks share one engine."""
+
+    def __init__(self) -> None:
+        self._made: Engine | None = None
+        self._images: Mapping[str, str] = {}
+
+    @property
+    def _engine(self) -> Engine:
+        from mini_docker.engine import Engine
+
+        if self._made is None:
+            self._made = Engine()
+        return self._made
+
+    @hookimpl
+    def mini_build(self, context: Context) -> Iterable[Builder]:
+        from mini_docker.builder import DockerBuilder
+
+        self._images = context.images
+        return [DockerBuilder(self._engine, context.platform, context.images, _settings(context))]
+
+    @hookimpl
+    def mini_run(self, context: Context) -> Iterable[Runtime]:
+        from mini_docker.runtime import DockerRuntime
+
+        return [DockerRuntime(self._engine, context.platform, _settings(context))]
+
+    @hookimpl
+    def mini_doctor(self) -> Iterable[CheckRun]:
+        from mini_docker.checks import Checks
+
+        return [Checks(self._engine, self._images)]
+
+
+def _settings(context: Context) -> Mapping[str, Any]:
+    return context.settings.get("docker", {})

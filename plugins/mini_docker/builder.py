@@ -1,0 +1,238 @@
+"""Carries out plans as Docker images.
+
+Build-time variables reach the steps of generated Dockerfiles as a file that is mounted while a step runs; nothing
+of it is in a layer or in the history. With the repository's own Dockerfile, and with the classic builder, there is
+no way to do that, so they are refused there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mini_core.errors import BuildError
+from mini_core.interfaces import Builder, BuildRequest, Job
+from mini_core.redact import Redactor
+from mini_core.types import Image, Plan
+from mini_docker import context, nginx
+from mini_docker.bases import Bases
+from mini_docker.dockerfile import SECRETS, Base, Rendered, Style, ignore_file, ignored, render
+from mini_docker.engine import Engine
+from mini_docker.images import offline
+from mini_docker.narration import BuildkitNarrator, ClassicNarrator
+
+_DOCKERFILE = "mini/Dockerfile"
+
+
+class DockerBuilder(Builder):
+    name = "docker"
+    produces = "docker"
+
+    def __init__(
+        self, engine: Engine, platform: str, images: Mapping[str, str], settings: Mapping[str, Any] | None = None
+    ) -> None:
+        """settings: `[plugins.docker]`; `builder = "classic"` does without BuildKit."""
+        self._engine, self._platform, self._images = engine, platform, images
+        self._classic = (settings or {}).get("builder") == "classic"
+        self._bases = Bases(engine, images)
+
+    def render(self, plan: Plan) -> dict[str, str]:
+        if plan.dockerfile:
+            return {}
+        files = {"Dockerfile": render(plan, offline(plan, self._images)).text, ".dockerignore": ignore_file(plan)}
+        if plan.static:
+            files[nginx.CONFIG_NAME] = nginx.config(plan.static)
+        return files
+
+    def build(self, request: BuildRequest, job: Job) -> Image:
+        job = _Redacting(job, Redactor(request.build_env.values()))
+        job.check()
+        source = request.source / request.plan.path
+        buildkit = not self._classic and self._engine.has_buildkit()
+        _refuse_secrets(request, buildkit)
+        if request.plan.dockerfile:
+            return self._own(request, source, buildkit, job)
+        return self._generated(request, source, buildkit, job)
+
+    def exists(self, image: Image) -> bool:
+        return self._inspect(image.ref) is not None
+
+    def remove(self, image: Image) -> None:
+        self._remove(image.ref)
+
+    def prune(self, keep: Collection[Image]) -> int:
+        kept = {image.ref for image in keep}
+        with self._engine.reached():
+            found = self._engine.api.images(filters=self._engine.own(self._platform), all=False)
+        freed = 0
+        for image in found:
+            tags = [tag for tag in image.get("RepoTags") or () if tag != "<none>:<none>"]
+            gone = [self._remove(name) for name in (tags or [image["Id"]]) if name not in kept]
+            if gone and all(gone) and len(gone) == len(tags or [""]):
+                freed += int(image.get("Size") or 0)
+        return freed
+
+    # --- the two kinds of build
+
+    def _generated(self, request: BuildRequest, source: Path, buildkit: bool, job: Job) -> Image:
+        plan = request.plan
+        bases = self._bases.resolve(plan, job)
+        style = Style(
+            mounts=buildkit,
+            context=True,
+            secrets=bool(request.build_env),
+            scope=f"{request.app}-",
+            labels={} if buildkit else self._labels(request),
+        )
+        rendered = render(plan, bases, style)
+        own = {_DOCKERFILE: rendered.text}
+        if plan.static:
+            own[f"mini/{nginx.CONFIG_NAME}"] = nginx.config(plan.static)
+        if request.build_env:
+            own[SECRETS] = context.env_file(request.build_env)
+        with context.generated(source, ignored(plan), own) as body:
+            self._run(request, body, {"dockerfile": _DOCKERFILE}, rendered, buildkit, job)
+        image = self._image(request, rendered.text)
+        return replace(image, resolved=_resolved(plan, bases), ports=(plan.port,) if plan.port else ())
+
+    def _own(self, request: BuildRequest, source: Path, buildkit: bool, job: Job) -> Image:
+        wanted = request.plan.dockerfile
+        assert wanted
+        path = source / wanted.path
+        if not path.is_file():
+            raise BuildError(
+                f"there is no {wanted.path}", hint="name it: dockerfile in [build] of mini.toml", step="build"
+            )
+        params = {"dockerfile": wanted.path, "target": wanted.target, "buildargs": json.dumps(dict(wanted.args))}
+        with context.as_it_is(source, wanted.path) as body:
+            self._run(request, body, params, None, buildkit, job)
+        return self._image(request, path.read_text("utf-8", "replace"))
+
+    def _run(
+        self,
+        request: BuildRequest,
+        body: Any,
+        params: Mapping[str, str],
+        rendered: Rendered | None,
+        buildkit: bool,
+        job: Job,
+    ) -> None:
+        """Has the engine build it. Raises BuildError, Cancelled and Unavailable."""
+        import docker.errors
+
+        asked = {**params, "t": self._tag(request), "labels": json.dumps(self._labels(request)), "rm": 1, "forcerm": 1}
+        if buildkit:
+            asked |= {"version": "2", "buildid": f"{self._platform}-{request.id}"}
+        if request.no_cache:
+            asked["nocache"] = 1
+        headers = {"Content-Type": "application/x-tar"}
+        self._engine.api._set_auth_headers(headers)
+        narrator = (BuildkitNarrator if buildkit else ClassicNarrator)(job, rendered)
+        try:
+            for item in self._engine.stream("/build", asked, job, body=body, headers=headers):
+                narrator.take(item)
+        except docker.errors.APIError as error:
+            narrator.take({"error": str(error.explanation or error)})
+        failure = narrator.failure()
+        if failure:
+            raise job.redacted(failure) if isinstance(job, _Redacting) else failure
+
+    # --- images
+
+    def _tag(self, request: BuildRequest) -> str:
+        """The platform is part of it: two on one engine may have an app of the same name."""
+        return f"mini/{request.app}:{request.id}-{self._platform[:8]}"
+
+    def _labels(self, request: BuildRequest) -> dict[str, str]:
+        return {**request.labels, "mini.platform": self._platform, "mini.app": request.app}
+
+    def _image(self, request: BuildRequest, dockerfile: str) -> Image:
+        tag = self._tag(request)
+        found = self._inspect(tag)
+        if found is None:
+            raise BuildError("the engine built no image", hint="see `docker images` and the engine's log", step="build")
+        config = found.get("Config") or {}
+        return Image(
+            kind=self.produces,
+            builder=self.name,
+            ref=tag,
+            digest=found["Id"],
+            size=int(found.get("Size") or 0),
+            ports=tuple(
+                sorted(int(port.split("/")[0]) for port in config.get("ExposedPorts") or () if "udp" not in port)
+            ),
+            command=(*(config.get("Entrypoint") or ()), *(config.get("Cmd") or ())),
+            workdir=config.get("WorkingDir") or "/",
+            dockerfile=dockerfile,
+        )
+
+    def _inspect(self, name: str) -> dict[str, Any] | None:
+        import docker.errors
+
+        try:
+            with self._engine.reached():
+                return self._engine.api.inspect_image(name)
+        except docker.errors.NotFound:
+            return None
+
+    def _remove(self, name: str) -> bool:
+        """Whether it is gone; what a container still uses stays."""
+        import docker.errors
+
+        try:
+            with self._engine.reached():
+                self._engine.api.remove_image(name)
+        except docker.errors.NotFound:
+            return True
+        except docker.errors.APIError as error:
+            if error.status_code == 409:
+                return False
+            raise
+        return True
+
+
+def _refuse_secrets(request: BuildRequest, buildkit: bool) -> None:
+    if not request.build_env or (buildkit and not request.plan.dockerfile):
+        return
+    names = ", ".join(sorted(request.build_env))
+    why = (
+        "the repository's own Dockerfile could only get them as arguments, which stay in the image's history"
+        if request.plan.dockerfile
+        else "this engine's builder has no mounts, so they would stay in the image"
+    )
+    raise BuildError(
+        f"build variables ({names}) would not stay secret: {why}",
+        hint=f"mini env unset --build {' '.join(sorted(request.build_env))}; set what is no secret in the repository:"
+        " [build] args in mini.toml, or ARG's default",
+        code="build-secrets",
+        step="build",
+    )
+
+
+def _resolved(plan: Plan, bases: Mapping[str, Base]) -> dict[str, str]:
+    return {
+        item.name: bases[item.name].run if item.name == plan.runtime else bases[item.name].build
+        for item in plan.toolchains
+        if item.name in bases
+    }
+
+
+class _Redacting(Job):
+    """A job that masks the build's secrets in what is said to it."""
+
+    def __init__(self, job: Job, redact: Redactor) -> None:
+        self._job, self._redact = job, redact
+        self.deadline, self.cancelled = job.deadline, job.cancelled
+
+    def emit(self, line: str, *, kind: str = "output") -> None:
+        self._job.emit(self._redact(line), kind=kind)
+
+    def check(self) -> None:
+        self._job.check()
+
+    def redacted(self, error: BuildError) -> BuildError:
+        tail = [self._redact(line) for line in error.tail]
+        return BuildError(self._redact(error.message), hint=error.hint, code=error.code, step=error.step, tail=tail)

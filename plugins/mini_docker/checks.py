@@ -1,0 +1,90 @@
+"""What `mini doctor` asks of Docker. Each check says what it saw, and the command that mends it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from mini_core.errors import MiniError, Unavailable
+from mini_core.types import Check, Toolchain
+from mini_docker.engine import Engine
+from mini_docker.images import BARE, FAMILIES, candidates
+
+LOW = 0.10
+"""Share of the disk that should be free; and at least `LEAST` bytes."""
+LEAST = 5e9
+
+
+class Checks:
+    """images: `[images]` of server.toml."""
+
+    def __init__(self, engine: Engine, images: Mapping[str, str]) -> None:
+        self._engine, self._images = engine, images
+
+    def __call__(self) -> Sequence[Check]:
+        try:
+            facts = self._engine.connect().info()
+        except Unavailable as error:
+            return [
+                Check(
+                    name="docker",
+                    state="warning" if error.code == "no-docker" else "error",
+                    detail=error.message,
+                    hint=error.hint,
+                )
+            ]
+        checks: Sequence[Callable[[Mapping[str, object]], Check]] = (
+            self._version,
+            self._disk,
+            self._limits,
+            self._bases,
+        )
+        return [self._run(check, facts) for check in checks]
+
+    @staticmethod
+    def _run(check: Callable[[Mapping[str, object]], Check], facts: Mapping[str, object]) -> Check:
+        try:
+            return check(facts)
+        except MiniError as error:
+            return Check(name="docker", state="error", detail=error.message, hint=error.hint)
+
+    def _version(self, facts: Mapping[str, object]) -> Check:
+        builder = "BuildKit" if self._engine.has_buildkit() else "classic builder: no caches, no build secrets"
+        way = "by address" if self._engine.reachable_addresses else "by ports on 127.0.0.1"
+        api = self._engine.api.api_version
+        detail = f"engine {facts.get('ServerVersion')}, API {api}, {builder}, instances are reached {way}"
+        return Check(name="docker", state="ok", detail=detail)
+
+    def _disk(self, facts: Mapping[str, object]) -> Check:
+        root = Path(str(facts.get("DockerRootDir") or ""))
+        try:
+            total, _, free = shutil.disk_usage(root)
+        except OSError:
+            return Check(name="docker disk", state="skipped", detail=f"{root} is not on this machine")
+        detail = f"{free / 1e9:.0f} of {total / 1e9:.0f} GB free at {root}"
+        if free < LEAST or free < total * LOW:
+            return Check(
+                name="docker disk", state="warning", detail=detail, hint="docker builder prune; docker image prune"
+            )
+        return Check(name="docker disk", state="ok", detail=detail)
+
+    def _limits(self, facts: Mapping[str, object]) -> Check:
+        named = {"MemoryLimit": "memory", "PidsLimit": "processes", "CpuCfsQuota": "CPU"}
+        missing = [name for key, name in named.items() if facts.get(key) is False]
+        detail = f"control groups version {facts.get('CgroupVersion') or '1'}"
+        if missing:
+            hint = "enable the kernel's controllers (cgroup_enable=memory), or move to control groups version 2"
+            return Check(name="docker limits", state="warning", detail=f"no limits of {', '.join(missing)}", hint=hint)
+        return Check(name="docker limits", state="ok", detail=f"memory, processes, CPU ({detail})")
+
+    def _bases(self, facts: Mapping[str, object]) -> Check:  # noqa: ARG002
+        with self._engine.reached():
+            local = {tag for image in self._engine.api.images() for tag in image.get("RepoTags") or ()}
+        wanted = [candidates(Toolchain(name=name), self._images)[0].run for name in FAMILIES]
+        missing = [name for name in dict.fromkeys((*wanted, BARE)) if name not in local]
+        if missing:
+            hint = " && ".join(f"docker pull {name}" for name in missing)
+            detail = f"not here yet: {', '.join(missing)} (pulled when first needed)"
+            return Check(name="docker base images", state="warning", detail=detail, hint=hint)
+        return Check(name="docker base images", state="ok", detail=", ".join(dict.fromkeys((*wanted, BARE))))

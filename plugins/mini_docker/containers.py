@@ -1,0 +1,186 @@
+"""An InstanceSpec as the engine's JSON, and the engine's JSON as an InstanceStatus. Pure."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from mini_core.types import Endpoint, InstanceSpec, InstanceState, InstanceStatus
+from mini_docker.network import PORT
+
+MEMORY = 512 * 1024 * 1024
+"""Bytes an instance gets where nothing is said."""
+
+PIDS = 1024
+
+CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID")
+"""What images need that start as root, prepare their folders and then become another user. No raw sockets, no
+device nodes, no changing of root folders."""
+
+LOGS = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "5"}}
+
+_COMPOUND = re.compile(r"[;&|\n(){}]")
+_STATES: Mapping[str, InstanceState] = {
+    "created": "starting",
+    "restarting": "starting",
+    "running": "running",
+    "paused": "running",
+    "exited": "exited",
+    "dead": "exited",
+    "removing": "gone",
+}
+
+
+def config(
+    spec: InstanceSpec,
+    *,
+    platform: str,
+    network: str,
+    published: bool,
+    memory: int = MEMORY,
+    pids: int = PIDS,
+) -> dict[str, Any]:
+    """The body of `POST /containers/create`."""
+    command, extra = _graceful(spec.command)
+    inner = inner_port(spec, published=published)
+    env = {**extra, **{name: text.reveal() for name, text in spec.env.items()}}
+    if env.get("HOST", "").startswith(("127.", "localhost")):
+        env["HOST"] = "0.0.0.0"  # its own loopback is not what the router can reach
+    if spec.endpoint:
+        env["PORT"] = str(inner)
+    made: dict[str, Any] = {
+        "Image": spec.image.ref,
+        "Env": [f"{name}={text}" for name, text in env.items()],
+        "Labels": _labels(spec, platform, inner),
+        "StopTimeout": math.ceil(spec.grace),
+        "Tty": spec.tty,
+        "OpenStdin": spec.stdin,
+        "StdinOnce": spec.stdin,
+        "AttachStdin": spec.stdin,
+        "HostConfig": _host(spec, platform, network, memory, pids),
+        "NetworkingConfig": {"EndpointsConfig": {network: {}}},
+    }
+    if command:
+        made["Cmd"] = list(command)
+    if spec.endpoint and published:
+        made["ExposedPorts"] = {f"{inner}/tcp": {}}
+        made["HostConfig"]["PortBindings"] = {f"{inner}/tcp": [_published(spec.endpoint)]}
+    elif spec.endpoint:
+        made["NetworkingConfig"]["EndpointsConfig"][network] = {"IPAMConfig": {"IPv4Address": spec.endpoint.host}}
+    return made
+
+
+def inner_port(spec: InstanceSpec, *, published: bool) -> int:
+    """The port inside. By address it is the endpoint's. A published port must be known beforehand: where the app is
+    known to have one of its own, PORT says that too."""
+    if not spec.endpoint or not published:
+        return spec.endpoint.port if spec.endpoint else 0
+    ports = spec.image.ports
+    return spec.plan.port or (ports[0] if len(ports) == 1 else PORT)
+
+
+def volume_name(platform: str, app: str, name: str) -> str:
+    return f"mini-{platform}-{app}-{name}"
+
+
+def _published(endpoint: Endpoint) -> dict[str, str]:
+    return {"HostIp": endpoint.host, "HostPort": str(endpoint.port)}
+
+
+def _labels(spec: InstanceSpec, platform: str, inner: int) -> dict[str, str]:
+    return {
+        **spec.labels,
+        "mini.platform": platform,
+        "mini.app": spec.app,
+        "mini.release": str(spec.release),
+        "mini.process": spec.process,
+        "mini.instance": spec.id,
+        "mini.index": str(spec.index),
+        "mini.kind": spec.kind,
+        **({"mini.endpoint": str(spec.endpoint), "mini.port": str(inner)} if spec.endpoint else {}),
+    }
+
+
+def _host(spec: InstanceSpec, platform: str, network: str, memory: int, pids: int) -> dict[str, Any]:
+    limit = spec.limits.memory or memory
+    return {
+        "Init": True,
+        "SecurityOpt": ["no-new-privileges"],
+        "CapDrop": ["ALL"],
+        "CapAdd": list(CAPABILITIES),
+        "PidsLimit": spec.limits.pids or pids,
+        "Memory": limit,
+        "MemorySwap": limit,  # the same: no swap on top
+        "NanoCpus": int(spec.limits.cpu * 1e9) if spec.limits.cpu else 0,
+        "LogConfig": LOGS,
+        "RestartPolicy": {"Name": "no"},
+        "NetworkMode": network,
+        "Mounts": [
+            {
+                "Type": "volume",
+                "Source": volume_name(platform, spec.app, volume.name),
+                "Target": volume.target,
+                "VolumeOptions": {
+                    "Labels": {"mini.platform": platform, "mini.app": spec.app, "mini.volume": volume.name}
+                },
+            }
+            for volume in spec.volumes
+        ],
+    }
+
+
+def _graceful(command: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """(command, environment) with which SIGTERM reaches the app behind a shell.
+
+    A shell replaces itself with a single command, which then gets the signal. Of a compound line it stays the
+    parent: it would die and take the app along. So it waits for what it runs, and init signals the whole group.
+    """
+    if len(command) == 3 and command[:2] == ("sh", "-c") and _COMPOUND.search(command[2].strip()):
+        return ("sh", "-c", f"trap 'exit $?' TERM INT\n{command[2]}"), {"TINI_KILL_PROCESS_GROUP": "1"}
+    return command, {}
+
+
+# --- what the engine says -----------------------------------------------------------------------------------------
+
+
+def status(found: Mapping[str, Any]) -> InstanceStatus:
+    """From `GET /containers/ID/json`; without what only the machine itself can tell."""
+    labels, state = found["Config"].get("Labels") or {}, found["State"]
+    ended = state["Status"] not in ("running", "paused", "created")
+    code = int(state["ExitCode"]) if ended else None
+    return InstanceStatus(
+        id=labels.get("mini.instance", ""),
+        app=labels.get("mini.app", ""),
+        release=_number(labels.get("mini.release")),
+        process=labels.get("mini.process", ""),
+        index=_number(labels.get("mini.index"), 1),
+        state=_STATES.get(state["Status"], "gone"),
+        endpoint=_endpoint(labels.get("mini.endpoint", "")),
+        started_at=timestamp(state.get("StartedAt", "")),
+        ended_at=timestamp(state.get("FinishedAt", "")) if ended else None,
+        exit_code=code,
+        signal=code - 128 if code is not None and 128 < code <= 192 else None,
+        oom=ended and bool(state.get("OOMKilled")),
+        restarts=int(found.get("RestartCount") or 0),
+    )
+
+
+def timestamp(text: str) -> float | None:
+    """Seconds since the epoch of the engine's RFC 3339 time; None for its zero time."""
+    match = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)", text)
+    if not match or text.startswith("0001-"):
+        return None
+    whole = datetime.fromisoformat(match[1] + match[3].replace("Z", "+00:00")).timestamp()
+    return whole + float(match[2] or 0)
+
+
+def _endpoint(text: str) -> Endpoint | None:
+    host, _, port = text.rpartition(":")
+    return Endpoint(host=host, port=int(port)) if host and port.isdecimal() else None
+
+
+def _number(text: str | None, otherwise: int = 0) -> int:
+    return int(text) if text and text.lstrip("-").isdecimal() else otherwise

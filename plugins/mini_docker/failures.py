@@ -1,0 +1,139 @@
+"""Why builds fail: the likely cause for what tools say, in one table. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Rule:
+    """pattern: searched in the tool's last lines, ignoring case. code: a stable word. hint: cause and cure; groups
+    of the pattern can be named in it."""
+
+    pattern: str
+    code: str
+    hint: str
+
+
+RULES = (
+    Rule(r"no space left on device", "disk-full", "The disk is full: `docker system df` shows what takes the room."),
+    Rule(
+        r"javascript heap out of memory|cannot allocate memory|MemoryError|signal: killed|killed signal terminated"
+        r"|exit code: 137|non-zero code: 137",
+        "out-of-memory",
+        "The build ran out of memory: give the machine more, or let the step use less"
+        " (for Node: NODE_OPTIONS=--max-old-space-size=… as a build variable).",
+    ),
+    Rule(
+        r"can only install packages when your package\.json and .*lock.* are in sync|npm ci.*in sync|EUSAGE"
+        r"|ERR_PNPM_OUTDATED_LOCKFILE|frozen-lockfile|lockfile would have been modified|YN0028"
+        r"|lock ?file (?:is )?(?:out[ -]of[ -]date|needs to be updated)|pyproject\.toml changed significantly"
+        r"|poetry\.lock is not (?:up to date|consistent)|Pipfile\.lock .*out of date|lock file hash doesn't match"
+        r"|missing go\.sum entry|updates to go\.(?:mod|sum) needed",
+        "stale-lock",
+        "The lock file does not match its manifest: run the package manager's install (or lock) and commit the lock.",
+    ),
+    Rule(
+        r"EBADENGINE|engine \"?node\"? is incompatible|Unsupported engine|requires a different python|requires-python"
+        r"|python version .* not supported|not supported by the project|go\.mod requires go >= (?P<go>[\d.]+)"
+        r"|The current Python version .* is not allowed",
+        "engine-mismatch",
+        "A version is required that this is not: say which to use (.python-version, engines.node, go.mod).",
+    ),
+    Rule(
+        r"pg_config executable not found|libpq-fe\.h",
+        "missing-library",
+        'A native library is missing: add packages = ["libpq-dev"] to [build] in mini.toml, or use psycopg[binary].',
+    ),
+    Rule(
+        r"fatal error: (?P<header>[\w./-]+\.h): no such file|Package '?(?P<pkg>[\w.+-]+)'?,? .*not found"
+        r"|No package '(?P<pc>[\w.+-]+)' found|cannot find -l(?P<lib>\w+)|mysql_config not found",
+        "missing-library",
+        "A native library is missing ({header}{pkg}{pc}{lib}): add its Debian -dev package to packages in [build]"
+        " of mini.toml.",
+    ),
+    Rule(
+        r"(?:command|executable file|unable to execute) '?(?:gcc|cc|g\+\+|make|[\w-]+-gnu-gcc)'?.*(?:not found|failed)"
+        r"|(?:gcc|cc|g\+\+|make): (?:command )?not found|gyp ERR! .*not found: make|C compiler .*not found",
+        "missing-compiler",
+        'A compiler is needed: add packages = ["build-essential"] to [build] in mini.toml.',
+    ),
+    Rule(
+        r"Unable to locate package (?P<name>\S+)|Package '(?P<name2>\S+)' has no installation candidate",
+        "unknown-package",
+        "Debian has no package {name}{name2}: see packages in mini.toml, https://packages.debian.org.",
+    ),
+    Rule(
+        r"No matching distribution found for (?P<req>\S+)"
+        r"|Could not find a version that satisfies the requirement (?P<r2>\S+)|npm (?:ERR!|error) (?:code )?E404|No matching version found|ERR_PNPM_NO_MATCHING_VERSION|unknown revision",
+        "unknown-dependency",
+        "A dependency, or that version of it, does not exist for this platform: check its name and version {req}{r2}.",
+    ),
+    Rule(
+        r"ResolutionImpossible|ERESOLVE|conflicting dependencies|version solving failed",
+        "conflict",
+        "Dependencies contradict each other: the lines above name which.",
+    ),
+    Rule(
+        r"could not resolve host|temporary failure in name resolution|no such host|ENOTFOUND|EAI_AGAIN|ETIMEDOUT"
+        r"|ECONNREFUSED|network is unreachable|i/o timeout|failed to establish a new connection|connection timed out"
+        r"|failed to do request|Temporary failure resolving",
+        "network",
+        "The build has no network, or a registry is out of reach: try again, or check DNS and proxy of the engine.",
+    ),
+    Rule(r"toomanyrequests|429 too many requests", "rate-limit", "The registry limits requests: wait or docker login."),
+    Rule(
+        r"unauthorized|authentication required|E401|403 forbidden|could not read Username",
+        "credentials",
+        "Credentials are missing: set them as build variables (mini env set --build NAME=…).",
+    ),
+    Rule(
+        r"failed to (?:compute cache key|calculate checksum).*not found|COPY failed|no source files were specified",
+        "missing-file",
+        "A file that the build copies is not in what was sent: is it ignored, or not committed?",
+    ),
+    Rule(
+        r"dockerfile parse error|unknown instruction|failed to parse|failed to create LLB definition: dockerfile",
+        "dockerfile",
+        "The Dockerfile has an error in the line that is named.",
+    ),
+    Rule(
+        r"ModuleNotFoundError: No module named '(?P<module>[\w.]+)'|Cannot find module '(?P<node>[^']+)'",
+        "missing-module",
+        "{module}{node} is not installed: is it among the dependencies?",
+    ),
+    Rule(
+        r"(?:^|\s)(?P<command>[\w./-]+): (?:not found|command not found)",
+        "missing-command",
+        "{command} is not there: add the dependency or the Debian package that has it.",
+    ),
+)
+
+OTHERWISE = "The lines above are the tool's own: mend what they name, and deploy again."
+
+
+def explain(lines: Sequence[str]) -> tuple[str, str]:
+    """(code, hint) for the last lines of a failed step; ("build", a general hint) where no rule fits."""
+    text = "\n".join(lines)
+    for rule in RULES:
+        match = re.search(rule.pattern, text, re.IGNORECASE | re.MULTILINE)
+        if match:
+            named = {name: found or "" for name, found in match.groupdict().items()}
+            return rule.code, re.sub(r" \(\)| +(?=\.$)", "", rule.hint.format_map(_Blank(named)))
+    return "build", OTHERWISE
+
+
+class _Blank(dict[str, str]):
+    def __missing__(self, key: str) -> str:
+        return ""
+
+
+_EXIT = re.compile(r"(?:exit code|exit status|non-zero code|status code):? (\d+)")
+
+
+def exit_code(text: str) -> int | None:
+    """The exit code that an engine's error names."""
+    match = _EXIT.search(text)
+    return int(match[1]) if match else None
