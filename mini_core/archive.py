@@ -100,6 +100,14 @@ def pack(folder: Path, out: Path, *, progress: Progress | None = None) -> PackRe
     )
 
 
+def list_files(folder: Path) -> tuple[str, ...]:
+    """The files and links that `pack` would send. Raises SourceError."""
+    root = folder.resolve()
+    if not root.is_dir():
+        raise SourceError(f"{folder} is not a folder", hint="Name the folder that holds the app.")
+    return tuple(entry.path for entry in _Tree(root, find_repository(root)).walk() if entry.kind != "folder")
+
+
 def _nothing(folder: Path, root: Path) -> SourceError:
     if any(root.iterdir()):
         return SourceError(

@@ -54,7 +54,7 @@ class Local(Protocol):
 
 class Client:
     """One server. key: sent to it and to nobody else. local: for the address `local`. warn: gets a line for the
-    user, at most one about versions."""
+    user, at most one about versions. wait: whether to try again for a moment while the controller restarts."""
 
     def __init__(
         self,
@@ -63,12 +63,14 @@ class Client:
         key: str = "",
         local: Local | None = None,
         warn: Callable[[str], None] = _ignore,
+        wait: bool = True,
     ) -> None:
         self.address = address
         self.server_version = ""
         self._key = key if address.kind == "http" else ""
         self._local = local
         self._warn = warn
+        self._wait = AWAY_LIMIT if wait else 0.0
         self._tunnel = Tunnel(address) if address.kind == "ssh" else None
 
     def __enter__(self) -> Client:
@@ -178,7 +180,7 @@ class Client:
             raise self._lost(EOFError())
 
     def _call(self, method: str, path: str, data: object, kind: Any, query: Query) -> Any:
-        deadline = time.monotonic() + (AWAY_LIMIT if method == "GET" else 0)
+        deadline = time.monotonic() + (self._wait if method == "GET" else 0)
         while True:
             try:
                 return self._once(method, path + _query(query), data, kind)

@@ -1,0 +1,114 @@
+"""`mini ps`, `scale`, `restart`, `stop`, `start`."""
+
+from __future__ import annotations
+
+import click
+
+from mini_core import api
+from mini_core.cli import params
+from mini_core.cli.base import on_app, pass_context
+from mini_core.cli.context import Context
+from mini_core.cli.output import age, memory, table
+from mini_core.cli.view import follow
+from mini_core.client.http import segment
+from mini_core.errors import UsageError
+
+
+@click.command()
+@click.argument("app", default="")
+@on_app
+@pass_context
+def ps(context: Context, app: str) -> None:
+    """Shows an app's processes: state, uptime, restarts, memory, CPU."""
+    name = context.app(app)
+    found = context.client().get(f"/v1/apps/{segment(name)}/ps", tuple[api.InstanceInfo, ...])
+    head = ("process", "state", "release", "up", "restarts", "memory", "cpu", "address", "command")
+    lines = table(head, (_row(item) for item in found))
+    for item in found:
+        if item.note:
+            lines.append(f"{item.name} {item.note}")
+        if item.hint:
+            lines.append(f"  {item.hint}")
+    context.data(found, lines)
+    if not found:
+        context.info(f"Nothing of {context.named(name)} runs. Deploy it: mini deploy . {name}")
+
+
+def _row(item: api.InstanceInfo) -> tuple[str, ...]:
+    used = memory(item.memory) if item.memory is not None else ""
+    limit = f" of {memory(item.memory_limit)}" if used and item.memory_limit else ""
+    return (
+        item.name,
+        item.state,
+        f"v{item.release}",
+        age(item.since),
+        str(item.restarts) if item.restarts else "",
+        used + limit,
+        f"{item.cpu:.0%}" if item.cpu is not None else "",
+        item.endpoint,
+        item.command,
+    )
+
+
+@click.command()
+@click.argument("quantities", nargs=-1, metavar="PROCESS=N...")
+@click.option("--memory", "limit", type=params.size, help="Memory that each process may use, such as 512m.")
+@click.option("--cpu", type=click.FloatRange(min=0, min_open=True), help="CPU cores that each process may use.")
+@click.option("--process", default="", metavar="NAME", help="The limits are for this process only.")
+@click.option("--detach", is_flag=True, help="Do not wait for the end.")
+@on_app
+@pass_context
+def scale(
+    context: Context, quantities: tuple[str, ...], limit: int | None, cpu: float | None, process: str, detach: bool
+) -> None:
+    """Sets how many of each process run, as in web=2 worker=1, and what each may use."""
+    wanted = dict(_quantity(text) for text in quantities)
+    if not wanted and limit is None and cpu is None:
+        raise UsageError("Nothing to scale", hint="For example: mini scale web=2 worker=1 --memory 512m")
+    name = context.app()
+    request = api.Scale(quantities=wanted, memory=limit, cpu=cpu, process=process)
+    info = context.client().post(f"/v1/apps/{segment(name)}/scale", request, api.DeployInfo)
+    follow(context, info, done=f"Scaled {context.named(name)}.", nothing="Nothing to change.", detach=detach)
+
+
+def _quantity(text: str) -> tuple[str, int]:
+    process, _, count = text.partition("=")
+    if not process or not count.isdigit():
+        raise UsageError(f"Expected PROCESS=NUMBER, got {text}", hint="For example: mini scale web=2 worker=1")
+    return process, int(count)
+
+
+@click.command()
+@click.argument("app", default="")
+@click.option("--process", default="", metavar="NAME", help="Only processes of this type.")
+@click.option("--detach", is_flag=True, help="Do not wait for the end.")
+@on_app
+@pass_context
+def restart(context: Context, app: str, process: str, detach: bool) -> None:
+    """Starts new processes of the current release, then stops the old ones."""
+    name = context.app(app)
+    info = context.client().post(f"/v1/apps/{segment(name)}/restart", None, api.DeployInfo, process=process)
+    follow(context, info, done=f"Restarted {context.named(name)}.", detach=detach)
+
+
+@click.command()
+@click.argument("app", default="")
+@on_app
+@pass_context
+def stop(context: Context, app: str) -> None:
+    """Stops an app and keeps it, until `mini start`."""
+    name = context.app(app)
+    context.client().post(f"/v1/apps/{segment(name)}/stop")
+    context.info(f"Stopped {context.named(name)}. Start it: mini start {name}")
+
+
+@click.command()
+@click.argument("app", default="")
+@click.option("--detach", is_flag=True, help="Do not wait for the end.")
+@on_app
+@pass_context
+def start(context: Context, app: str, detach: bool) -> None:
+    """Starts an app that was stopped."""
+    name = context.app(app)
+    info = context.client().post(f"/v1/apps/{segment(name)}/start", None, api.DeployInfo)
+    follow(context, info, done=f"Started {context.named(name)}.", detach=detach)

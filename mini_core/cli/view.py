@@ -1,0 +1,255 @@
+"""A deploy as the user sees it: events in, lines on stderr out; in the end the URL, or why not."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import sys
+import time
+from collections import deque
+from urllib.parse import urlsplit
+
+import click
+
+from mini_core import api
+from mini_core.cli.context import Context, colours
+from mini_core.cli.output import seconds
+from mini_core.client.follow import follow_deploy
+from mini_core.client.http import segment
+
+INDENT = "      "
+STEP_WORDS = {
+    "received": "taking the source",
+    "planned": "planning",
+    "built": "building",
+    "released": "the release command",
+    "starting": "starting",
+    "healthy": "waiting until healthy",
+    "routed": "switching routes",
+    "drained": "finishing the old release's requests",
+}
+
+
+class Lines:
+    """Whole lines, one open line that may get an end, one passing line at the bottom of a terminal."""
+
+    def __init__(self) -> None:
+        self._open = False
+        self._passing = False
+        self._live = colours(sys.stderr)
+
+    def line(self, text: str) -> None:
+        self._clear()
+        click.echo(text, err=True)
+
+    def begin(self, text: str) -> None:
+        """A line that `end` may finish."""
+        self._clear()
+        click.echo(text, err=True, nl=False)
+        self._open = True
+
+    def end(self, text: str) -> None:
+        """On the open line, or, where others came in between, on one of its own."""
+        if self._open:
+            click.echo(f" {text}", err=True)
+            self._open = False
+        else:
+            self.line(INDENT + text)
+
+    def passing(self, text: str) -> None:
+        """Shown on a terminal until the next line comes."""
+        if self._live and not self._open:
+            width = shutil.get_terminal_size().columns - 1
+            click.echo(f"\r\x1b[K{text[:width]}", err=True, nl=False)
+            self._passing = True
+
+    def close(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
+        if self._open:
+            click.echo("", err=True)
+        if self._passing:
+            click.echo("\r\x1b[K", err=True, nl=False)
+        self._open = self._passing = False
+
+
+class DeployView:
+    """numbered: steps are counted, as in `mini deploy`. thing: what is started ("container", "process")."""
+
+    def __init__(self, context: Context, app: str, *, numbered: bool, thing: str) -> None:
+        self.lines = Lines()
+        self._context = context
+        self._app = app
+        self._numbered = numbered
+        self._thing = thing
+        self._held: list[str] | None = None
+        self._shown: deque[str] = deque(maxlen=500)
+        self._took = 0.0
+
+    def event(self, event: api.DeployEvent) -> None:
+        if event.kind == "step":
+            self._step(event.text, str(event.data.get("phase", "")), float(event.data.get("seconds", 0.0)))
+        elif event.kind == "progress":
+            self.lines.passing(INDENT + event.text)
+        elif event.kind == "warning":
+            self._show(INDENT + self._context.style("Warning: ", fg="yellow") + event.text)
+        elif event.kind in ("output", "info"):
+            self._shown.append(event.text)
+            self._show(INDENT + event.text)
+
+    def has_shown(self, tail: tuple[str, ...]) -> bool:
+        """Whether the user has just read these lines."""
+        return all(line in self._shown for line in tail)
+
+    def _step(self, step: str, phase: str, took: float) -> None:
+        if (step, phase) == ("planned", "begin"):
+            self._held = []  # what is said of the plan reads better below the next heading
+        elif (step, phase) == ("built", "begin"):
+            self.lines.line(self._heading(2, f'Building image "app-{self._app}"...'))
+            self._release()
+        elif (step, phase) == ("starting", "begin"):
+            self._release()
+            self.lines.begin(self._heading(3, f"Starting {self._thing}..."))
+        elif (step, phase) == ("starting", "end"):
+            self._took = took
+        elif (step, phase) == ("healthy", "end"):
+            self.lines.end(f"Done.  (healthy after {seconds(self._took + took)})")
+        elif (step, phase) == ("drained", "begin"):
+            self.lines.passing(f"{INDENT}Open requests of the old release are finished...")
+
+    def _heading(self, number: int, text: str) -> str:
+        return f"[{number}/3] {text}" if self._numbered else text
+
+    def _show(self, text: str) -> None:
+        if self._held is not None:
+            self._held.append(text)
+        else:
+            self.lines.line(text)
+
+    def _release(self) -> None:
+        held, self._held = self._held or [], None
+        for text in held:
+            self.lines.line(text)
+
+    def close(self) -> None:
+        self._release()
+        self.lines.close()
+
+
+def follow(
+    context: Context,
+    info: api.DeployInfo | None,
+    *,
+    done: str,
+    nothing: str = "Nothing to change.",
+    detach: bool = False,
+    numbered: bool = False,
+    after: int = 0,
+) -> None:
+    """Shows a deploy to its end and what came of it; ends the command with 1 where it failed.
+
+    info: what the server answered; None where nothing had to be deployed. done: what to say in the end, with
+    `{version}` for the release.
+    """
+    if info is None:
+        context.data(None, "")
+        context.info(nothing)
+        return
+    if detach:
+        context.data(info, "")
+        context.info(f"Deploy {info.id} started. Follow: mini deploys attach {info.id}")
+        return
+    client = context.client()
+    _say_waiting(context, info)
+    app = client.get(f"/v1/apps/{segment(info.app)}", api.AppInfo)
+    view = DeployView(context, info.app, numbered=numbered, thing=_thing(app))
+    try:
+        for event in follow_deploy(client, info.id, say=view.lines.passing, after=after):
+            view.event(event)
+    except KeyboardInterrupt:
+        view.close()
+        context.info(f"Deploy {info.id} goes on. Follow: mini deploys attach {info.id}")
+        raise click.exceptions.Exit(130) from None
+    finally:
+        view.close()
+    _finish(context, client.get(f"/v1/deploys/{info.id}", api.DeployInfo), app, view, done)
+
+
+def _thing(app: api.AppInfo) -> str:
+    return "process" if app.runtime == "process" else "container"
+
+
+def _say_waiting(context: Context, info: api.DeployInfo) -> None:
+    if info.state != "waiting" or info.waiting_for is None:
+        return
+    other = context.client().get(f"/v1/deploys/{info.waiting_for}", api.DeployInfo)
+    since = seconds(max(0.0, time.time() - other.created_at))
+    context.info(f"Waiting for deploy {other.id} (key {other.actor}, {since})")
+
+
+def _finish(context: Context, info: api.DeployInfo, app: api.AppInfo, view: DeployView, done: str) -> None:
+    if context.json:
+        context.document(info)
+    if info.state in ("failed", "cancelled"):
+        show_failure(context, info, seen=view)
+        if app.release is not None:
+            context.info(f"{app.name} goes on with v{app.release}.")
+        raise click.exceptions.Exit(1)
+    if info.unchanged:
+        context.info(f"Unchanged: {context.named(info.app)} runs this source with this configuration already.")
+    elif done:
+        context.info(done.format(version=f"v{info.release}" if info.release else "the release"))
+    if not context.json and info.kind == "deploy":
+        show_url(context, info)
+
+
+def show_url(context: Context, info: api.DeployInfo) -> None:
+    """The last line of a deploy, on stdout."""
+    if not info.url:
+        context.info(f"Deployed {context.named(info.app)}.")
+        return
+    text = f"Your app is live at: {info.url}"
+    with contextlib.suppress(UnicodeEncodeError, LookupError):
+        "🚀".encode(sys.stdout.encoding or "ascii")
+        text = f"🚀 {text}"
+    click.echo(text)
+    for other in [url for url in info.urls if url != info.url and ".nip.io" not in url]:
+        click.echo(f"   Also at: {other}")
+    if alternative := without_localhost(info.url):
+        click.echo(f"   Where *.localhost does not resolve: {alternative}")
+
+
+def without_localhost(url: str) -> str:
+    """The wildcard DNS name that stands for a `*.localhost` one, where this machine does not resolve that; or ""."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if not host.endswith(".localhost"):
+        return ""
+    try:
+        socket.getaddrinfo(host, parts.port or 80)
+    except OSError:
+        port = f":{parts.port}" if parts.port else ""
+        return f"{parts.scheme}://{host.removesuffix('.localhost')}.127.0.0.1.nip.io{port}"
+    return ""
+
+
+def show_failure(context: Context, info: api.DeployInfo, seen: DeployView | None = None) -> None:
+    """Which step failed and why, the last lines of its log unless the user has just seen them, and what to do."""
+    error = context.style("Error: ", fg="red", bold=True)
+    failure = info.failure
+    if info.state == "cancelled":
+        context.info(f"{error}Deploy {info.id} was cancelled{f': {failure.message}' if failure else ''}")
+        return
+    if failure is None:
+        context.info(f"{error}Deploy {info.id} failed")
+        return
+    step = failure.step or info.step
+    context.info(f"{error}Deploy {info.id} failed ({STEP_WORDS.get(step, step)}): {failure.message}")
+    if failure.tail and not (seen and seen.has_shown(failure.tail)):
+        for line in failure.tail:
+            context.info(INDENT + line)
+    if failure.hint:
+        context.info(failure.hint)
+    context.info(f"Look at it again: mini deploys show {info.id}")
