@@ -18,13 +18,14 @@ from mini_core.types import Limits, from_data, value
 class Settings:
     """Everything an operator can set. Unknown keys are errors; plugins check their own sections.
 
-    domain: apps answer at NAME.domain. email: of who runs the server, for routers that get certificates. bind: addresses to listen on. port: 0 is 80 where it can be had, else the
-    first free one of 8080–8099, then kept. runtime, router: a plugin's, "" chooses. images: toolchain
-    ("python" or "python:3.12") → image. limits: defaults of an instance. builds: how many run at once. keep: how
-    many releases' images are kept per app. drain: seconds that open requests get when an instance goes. grace:
-    seconds from SIGTERM to SIGKILL. upload: the largest source archive, in bytes; unpacked: after unpacking, in
-    bytes; files: entries in it. log_size: bytes of stored log lines per app. disk_reserve: bytes that must stay
-    free. idle: seconds without a request after which an app sleeps (0: never).
+    domain: apps answer at NAME.domain. email: of who runs the server, for routers that get certificates. bind:
+    addresses to listen on. port: 0 is 80 where it can be had, else the first free one of 8080–8099, then kept.
+    runtime, router: a plugin's, "" chooses. images: toolchain ("python" or "python:3.12") → image. limits: defaults
+    of an instance. builds: how many run at once. keep: how many releases' images are kept per app. drain: seconds
+    that open requests get when an instance goes. grace: seconds from SIGTERM to SIGKILL. upload: the largest source
+    archive, in bytes; unpacked: after unpacking, in bytes; files: entries in it. log_size: bytes of stored log
+    lines per app. disk_reserve: bytes that must stay free. idle: seconds without a request after which an app
+    sleeps (0: never).
     """
 
     domain: str = "localhost"
