@@ -310,8 +310,9 @@ class _Build:
         return digest
 
 
-def remove_all(layout: Layout, app: str) -> None:
-    """Removes builds and layers of an app."""
+def remove_builds(layout: Layout, app: str) -> None:
+    """Removes builds, layers and kept folders of an app."""
+    trees.remove_tree(layout.caches / safe_name(app))
     for folder in _folders(layout.builds):
         record = _build_record(folder)
         if record and record.app == app:

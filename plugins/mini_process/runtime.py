@@ -11,7 +11,6 @@ import errno
 import json
 import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
@@ -28,6 +27,7 @@ from mini_core.errors import NotFound, StartError, Unavailable
 from mini_core.interfaces import Job
 from mini_core.types import Endpoint, InstanceSpec, InstanceStatus, LogLine, Plan, Secret
 from mini_process import proc, shim, static_server
+from mini_process.builder import remove_builds
 from mini_process.folders import Exit, InstanceFolder, Record, State, safe_name
 from mini_process.layout import Layout, base_environment
 from mini_process.logfiles import LogReader
@@ -260,7 +260,7 @@ class ProcessRuntime:
         records = [record for folder in self._folders() if (record := folder.record())]
         _all_at_once(self.remove, [record.id for record in records if record.app == app])
         self._volumes.remove_all(app)
-        shutil.rmtree(self._layout.caches / safe_name(app), ignore_errors=True)
+        remove_builds(self._layout, app)
 
     def shutdown(self) -> None:
         def stop(record: Record) -> None:

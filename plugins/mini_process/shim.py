@@ -303,14 +303,19 @@ def pids_of_session(session: int) -> list[int]:
 
 
 def others_in_group(group: int) -> bool:
-    """Whether a process group has members besides its leader. Linux only."""
+    """Whether a process group has members that live besides its leader. Linux only."""
     for pid in numbers_in_proc():
         try:
-            if pid != group and os.getpgid(pid) == group:
+            if pid != group and os.getpgid(pid) == group and not is_zombie(pid):
                 return True
         except OSError:
             pass
     return False
+
+
+def is_zombie(pid: int) -> bool:
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
 
 
 def resident(pid: int) -> int:

@@ -57,8 +57,10 @@ _RANGE = re.compile(r"bytes=(\d*)-(\d*)$")
 
 
 class Found(NamedTuple):
-    """A file that will be served. kept_forever: its name changes with its content."""
+    """A file that will be served. path: the real one, after all links. kept_forever: its name changes with its
+    content."""
 
+    name: str
     path: str
     info: os.stat_result
     kept_forever: bool = False
@@ -101,15 +103,13 @@ class StaticSite:
         if not _is_public(path, parts):
             return None
         name = "/".join(parts)
-        folder = self._folder(name)
-        if folder:
-            index = self._file(f"{name}/index.html".lstrip("/"))
-            if index:
-                return index if path.endswith("/") else f"/{name}/"
-        elif not path.endswith("/"):
+        if parts and not path.endswith("/"):
             found = self._file(name) or self._file(name + ".html")
             if found:
                 return found._replace(kept_forever=self._is_immutable(name))
+        index = self._file(f"{name}/index.html".lstrip("/")) or self._file(f"{name}/index.htm".lstrip("/"))
+        if index:
+            return index if path.endswith("/") or not parts else f"/{name}/"
         if not self._fallback or self._is_immutable(name):
             return None
         return self._file(self._fallback)
@@ -122,11 +122,7 @@ class StaticSite:
             info = os.stat(path)
         except (OSError, ValueError):
             return None
-        return Found(path, info) if stat.S_ISREG(info.st_mode) else None
-
-    def _folder(self, name: str) -> bool:
-        path = self._inside(name)
-        return path is not None and os.path.isdir(path)
+        return Found(name, path, info) if stat.S_ISREG(info.st_mode) else None
 
     def _inside(self, name: str) -> str | None:
         """The real path, where it lies in the root after all links."""
@@ -145,7 +141,7 @@ class StaticSite:
     def _serve(
         self, environ: Mapping[str, Any], start_response: StartResponse, found: Found, status: str = "200 OK"
     ) -> Iterable[bytes]:
-        kind, coding = TYPES.guess_type(found.path)
+        kind, coding = TYPES.guess_type(found.name)
         if coding:  # an archive is sent as it is, not as something encoded
             kind = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"}.get(coding)
         kind = kind or "application/octet-stream"

@@ -50,7 +50,9 @@ def runtime(make_runtime: Callable[[], ProcessRuntime]) -> ProcessRuntime:
 def request_for(tmp_path: Path) -> Callable[..., BuildRequest]:
     """A build request: plan, files (path → text), build-time variables."""
 
-    def make(plan: Plan, files: dict[str, str], *, app: str = "blog", no_cache: bool = False, **env: str) -> BuildRequest:
+    def make(
+        plan: Plan, files: dict[str, str], *, app: str = "blog", no_cache: bool = False, **env: str
+    ) -> BuildRequest:
         name = uuid.uuid4().hex[:8]
         return BuildRequest(
             id=name,
