@@ -1,0 +1,288 @@
+"""How each package manager installs a project into `.venv`: build steps as data.
+
+Dependencies come first, from manifests alone, so that a change of code installs nothing again; then, where the
+project is a package itself, the project. Lock files are binding: each tool is called so that it fails when its lock
+file is out of date. The tools come from PyPI, into a virtual environment of their own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from packaging.utils import canonicalize_name
+
+from mini_buildpacks.python.project import PYPROJECT, Project, listed, read_toml, table
+from mini_core.interfaces import Source
+from mini_core.types import Cache, Step
+
+VENV = ".venv"
+TOOLS = ".mini/python"
+"""Where package managers other than pip are installed, relative to the app's folder."""
+
+PIP_CACHE = Cache(name="pip", variable="PIP_CACHE_DIR")
+PIP_ENV = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PIP_ROOT_USER_ACTION": "ignore"}
+
+
+@dataclass(frozen=True)
+class Install:
+    """steps, and the folders that go on PATH. package: the project itself is installed. tool: what ran."""
+
+    steps: tuple[Step, ...] = ()
+    bin: tuple[str, ...] = ()
+    package: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+def install(source: Source, project: Project, extra: tuple[str, ...], *, keep_tool: bool, python: str) -> Install:
+    """extra: requirements to add, such as a server that the project does not bring. keep_tool: leave the package
+    manager in place for the running app. python: the version or range that was chosen."""
+    if project.manager in ("", "pip"):
+        return _pip(source, project, extra)
+    plans = {"uv": _uv, "poetry": _poetry, "pdm": _pdm, "pipenv": _pipenv}
+    tool = _tool(source, project, python)
+    main = plans[project.manager](source, project)
+    files = project.files or (project.manifest,)
+    steps = [_venv(files), _tool_step(tool, files), *main.steps, *_extra(extra, files)]
+    if not keep_tool:
+        steps.append(Step(name="tidy", argv=("rm", "-rf", TOOLS), files=() if _whole(steps) else files))
+    folders = (f"{VENV}/bin", f"{TOOLS}/bin") if keep_tool else (f"{VENV}/bin",)
+    return Install(tuple(steps), folders, main.package, main.warnings)
+
+
+def _whole(steps: list[Step]) -> bool:
+    return any(not step.files for step in steps)
+
+
+def _venv(files: tuple[str, ...]) -> Step:
+    return Step(name="venv", argv=("python", "-m", "venv", VENV), files=files)
+
+
+def _tool_step(requirement: str, files: tuple[str, ...]) -> Step:
+    """Into a virtual environment of its own, so that nothing of the tool's mixes with what the app needs."""
+    line = f"python -m venv {TOOLS} && {TOOLS}/bin/pip install '{requirement}'"
+    return Step(name="tools", argv=("sh", "-c", line), files=files, caches=(PIP_CACHE,), env=PIP_ENV, secrets=False)
+
+
+def _pip_step(name: str, arguments: tuple[str, ...], files: tuple[str, ...]) -> Step:
+    return Step(name=name, argv=("pip", "install", *arguments), files=files, caches=(PIP_CACHE,), env=PIP_ENV)
+
+
+def _extra(extra: tuple[str, ...], files: tuple[str, ...]) -> Iterator[Step]:
+    """The server that the app lacks. `.venv` has pip whatever the manager, for `python -m venv` made it."""
+    if extra:
+        argv = ("python", "-m", "pip", "install", *extra)
+        yield Step(name="server", argv=argv, files=files, caches=(PIP_CACHE,), env=PIP_ENV)
+
+
+# --- pip -------------------------------------------------------------------------------------------------------
+
+
+def _pip(source: Source, project: Project, extra: tuple[str, ...]) -> Install:
+    if not project.manager:
+        return Install((_venv(()), *_extra(extra, ())) if extra else (), (f"{VENV}/bin",) if extra else ())
+    files = project.files
+    if project.local or not files:  # folders of the repository are installed: all of it is needed
+        files = ()
+    folders = (f"{VENV}/bin",)
+    if project.manifest in ("setup.py", "setup.cfg"):
+        steps = (_venv(()), _pip_step("install", ("--editable", "."), ()), *_extra(extra, ()))
+        return Install(steps, folders, package=True)
+    if project.manifest == PYPROJECT:
+        return _pip_pyproject(source, project, extra)
+    steps = (_venv(files), _pip_step("install", ("-r", project.manifest), files), *_extra(extra, files))
+    return Install(steps, folders)
+
+
+def _pip_pyproject(source: Source, project: Project, extra: tuple[str, ...]) -> Install:
+    """A pyproject.toml without a lock. Its dependencies are installed by themselves: building the project too would
+    fail for one that is no package but only lists them (setuptools refuses several top-level folders)."""
+    settings = project.table("project")
+    dependencies = tuple(listed(settings.get("dependencies")))
+    package = bool(settings) and _is_package(source, project)
+    if "dependencies" in listed(settings.get("dynamic")):
+        whole = (_venv(()), _pip_step("install", ("--editable", "."), ()), *_extra(extra, ()))
+        return Install(whole, (f"{VENV}/bin",), package=True)
+    files = (PYPROJECT,)
+    steps = [_venv(files)]
+    if dependencies:
+        steps.append(_pip_step("install", dependencies, files))
+    steps += _extra(extra, files)
+    if package:
+        steps.append(_pip_step("package", ("--no-deps", "--editable", "."), ()))
+    warning = "pyproject.toml has no lock file: the newest versions that fit are installed"
+    return Install(tuple(steps), (f"{VENV}/bin",), package, (warning,) if dependencies else ())
+
+
+def _is_package(source: Source, project: Project) -> bool:
+    """Whether a project is to be installed itself: it says how it is built, and what it would install is there."""
+    if "build-system" not in project.pyproject:
+        return False
+    name = str(project.table("project").get("name") or project.table("tool", "poetry").get("name") or "")
+    explicit = any(
+        project.table("tool", *path)
+        for path in (("setuptools",), ("hatch", "build"), ("poetry", "packages"), ("pdm", "build"), ("flit",))
+    )
+    return explicit or bool(project.table("tool", "poetry").get("packages")) or _has_package(source, name)
+
+
+def _has_package(source: Source, name: str) -> bool:
+    stem = canonicalize_name(name).replace("-", "_") if name else ""
+    names = {stem, name, name.replace("-", "_")} - {""}
+    return any(
+        source.has(path)
+        for item in names
+        for path in (
+            f"{item}/__init__.py",
+            f"src/{item}/__init__.py",
+            f"{item}.py",
+            f"src/{item}.py",
+            f"{item}",
+            f"src/{item}",
+        )
+    )
+
+
+# --- uv --------------------------------------------------------------------------------------------------------
+
+
+def _uv(source: Source, project: Project) -> Install:  # noqa: ARG001
+    """`uv sync --locked` fails on a lock file that does not match. `.venv` is there already and is used."""
+    env = {"UV_PYTHON_DOWNLOADS": "never", "UV_LINK_MODE": "copy", "UV_NO_PROGRESS": "1"}
+    cache = (Cache(name="uv", variable="UV_CACHE_DIR"),)
+    locked = ("--locked",) if project.lock else ()
+    # --inexact: uv would remove the pip that `python -m venv` brought
+    base = (f"{TOOLS}/bin/uv", "sync", *locked, "--no-dev", "--inexact")
+    warnings = () if project.lock else ("there is no uv.lock: the newest versions that fit are installed",)
+    package = _uv_package(project)
+    if project.local:
+        return Install((Step(name="install", argv=base, caches=cache, env=env),), package=package, warnings=warnings)
+    early = Step(name="install", argv=(*base, "--no-install-workspace"), files=project.files, caches=cache, env=env)
+    if not package and not project.table("tool", "uv", "workspace"):
+        return Install((early,), warnings=warnings)
+    return Install((early, Step(name="package", argv=base, caches=cache, env=env)), package=package, warnings=warnings)
+
+
+def _uv_package(project: Project) -> bool:
+    """uv installs a project that has a build system, unless `tool.uv.package` says otherwise."""
+    given = project.table("tool", "uv").get("package")
+    return given if isinstance(given, bool) else "build-system" in project.pyproject
+
+
+# --- Poetry ----------------------------------------------------------------------------------------------------
+
+
+def _poetry(source: Source, project: Project) -> Install:
+    """`poetry install` fails on a lock file that pyproject.toml has moved away from."""
+    env = {"POETRY_VIRTUALENVS_IN_PROJECT": "true", "POETRY_NO_INTERACTION": "1"}
+    cache = (Cache(name="poetry", variable="POETRY_CACHE_DIR"),)
+    base = (f"{TOOLS}/bin/poetry", "install", "--no-ansi", "--only", "main")
+    warnings = () if project.lock else ("there is no poetry.lock: the newest versions that fit are installed",)
+    package = _poetry_package(source, project)
+    files = () if project.local else project.files
+    steps = [Step(name="install", argv=(*base, "--no-root"), files=files, caches=cache, env=env)]
+    if package:
+        steps.append(Step(name="package", argv=base, caches=cache, env=env))
+    return Install(tuple(steps), package=package, warnings=warnings)
+
+
+def _poetry_package(source: Source, project: Project) -> bool:
+    poetry = project.table("tool", "poetry")
+    if poetry.get("package-mode") is False:
+        return False
+    if poetry.get("packages"):
+        return True
+    name = str(project.table("project").get("name") or poetry.get("name") or "")
+    return bool(name) and _has_package(source, name)
+
+
+# --- PDM and Pipenv --------------------------------------------------------------------------------------------
+
+
+def _pdm(source: Source, project: Project) -> Install:
+    env = {"PDM_CHECK_UPDATE": "false", "PDM_NON_INTERACTIVE": "1", "PDM_IGNORE_SAVED_PYTHON": "1"}
+    cache = (Cache(name="pdm", variable="PDM_CACHE_DIR"),)
+    check = ("--check",) if project.lock else ()
+    base = (f"{TOOLS}/bin/pdm", "install", "--prod", *check)
+    warnings = () if project.lock else ("there is no pdm.lock: the newest versions that fit are installed",)
+    package = _pdm_package(source, project)
+    steps = [Step(name="install", argv=(*base, "--no-self"), files=project.files, caches=cache, env=env)]
+    if package:
+        steps.append(Step(name="package", argv=base, caches=cache, env=env))
+    return Install(tuple(steps), package=package, warnings=warnings)
+
+
+def _pdm_package(source: Source, project: Project) -> bool:
+    given = project.table("tool", "pdm").get("distribution")
+    return given is not False and "build-system" in project.pyproject and _is_package(source, project)
+
+
+def _pipenv(source: Source, project: Project) -> Install:  # noqa: ARG001
+    """`pipenv verify` fails on a lock file that the Pipfile has moved away from."""
+    env = {"PIPENV_VENV_IN_PROJECT": "1", "PIPENV_NOSPIN": "1", "PIPENV_YES": "1", **PIP_ENV}
+    caches = (Cache(name="pipenv", variable="PIPENV_CACHE_DIR"), PIP_CACHE)
+    tool = f"{TOOLS}/bin/pipenv"
+    files = () if project.local else project.files
+    if project.lock:
+        argv: tuple[str, ...] = ("sh", "-c", f"{tool} verify && {tool} sync")
+        return Install((Step(name="install", argv=argv, files=files, caches=caches, env=env),))
+    argv = (tool, "install", "--skip-lock")
+    warning = "there is no Pipfile.lock: the newest versions that fit are installed"
+    return Install((Step(name="install", argv=argv, files=files, caches=caches, env=env),), warnings=(warning,))
+
+
+# --- the tools -------------------------------------------------------------------------------------------------
+
+
+def _tool(source: Source, project: Project, python: str) -> str:
+    """The package manager as a requirement for pip: the version that the project or its lock file asks for."""
+    name = project.manager
+    pinned = _pinned_tool(source, project, name)
+    if pinned:
+        return pinned
+    if name == "poetry":
+        return _poetry_of_lock(source, project, python)
+    return name
+
+
+def _pinned_tool(source: Source, project: Project, name: str) -> str:
+    required = {
+        "uv": project.table("tool", "uv").get("required-version"),
+        "poetry": project.table("tool", "poetry").get("requires-poetry"),
+    }.get(name)
+    if isinstance(required, str) and re.match(r"\s*[<>=~!]", required):
+        return f"{name}{required.replace(' ', '')}"
+    if isinstance(required, str) and re.match(r"\s*\d", required):
+        return f"{name}=={required.strip()}"
+    for line in (source.text(".tool-versions") or "").splitlines():
+        words = line.split("#")[0].split()
+        if len(words) > 1 and words[0] == name and re.match(r"\d", words[1]):
+            return f"{name}=={words[1]}"
+    version = _mise_tool(source, name)
+    return f"{name}=={version}" if version else ""
+
+
+def _mise_tool(source: Source, name: str) -> str:
+    for file in ("mise.toml", ".mise.toml"):
+        given: object = table(_toml(source, file), "tools").get(name)
+        if isinstance(given, Mapping):
+            given = given.get("version")
+        if isinstance(given, str) and re.match(r"\d", given):
+            return given if given.count(".") >= 2 else f"{given}.*"
+    return ""
+
+
+def _toml(source: Source, file: str) -> Mapping[str, object]:
+    try:
+        return read_toml(source, file)
+    except Exception:  # another tool's file: it does not concern the install if it is broken
+        return {}
+
+
+def _poetry_of_lock(source: Source, project: Project, python: str) -> str:
+    """The major version that wrote the lock file: each may refuse or rewrite another's."""
+    text = (source.text(project.lock) or "")[:400] if project.lock else ""
+    match = re.search(r"generated by Poetry (\d+)\.", text)
+    new = not project.lock or (match and int(match[1]) >= 2) or python.startswith(("3.14", "3.15"))
+    return "poetry>=2,<3" if new else "poetry>=1.8.5,<2"

@@ -1,0 +1,297 @@
+"""Which Python: every file that may say so, the strongest first.
+
+`[build.env]` PYTHON_VERSION > .python-version > .tool-versions > mise.toml > runtime.txt > Pipfile >
+`requires-python` or Poetry's python > what old pins leave over > the default.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from packaging.version import InvalidVersion, Version
+
+from mini_buildpacks.python.project import PYPROJECT, Dependency, Project, table
+from mini_core.errors import ConfigError, PlanError
+from mini_core.interfaces import Source
+from mini_core.types import BuildSettings, Toolchain
+from mini_core.versions import satisfies
+
+DEFAULT = "3.13"
+
+_VERSION = re.compile(r"(?:(?:python|cpython)-?\s*@?)?\s*v?(\d+(?:\.\d+){0,2}(?:(?:a|b|rc)\d+)?(?:-dev)?)")
+_RUNTIME = re.compile(r"(?:python-)?(\d+(?:\.\d+){0,2})")
+_MISE = ("mise.toml", ".mise.toml", "mise/config.toml", ".config/mise.toml", ".mise/config.toml")
+
+FIRST_WHEELS: dict[str, tuple[str, str, str]] = {
+    # name: the first version with wheels for 3.11, 3.12, 3.13
+    "asyncpg": ("0.27.0", "0.29.0", "0.30.0"),
+    "contourpy": ("1.0.6", "1.1.1", "1.3.0"),
+    "fiona": ("1.9.0", "1.9.5", "1.10.1"),
+    "gevent": ("22.10.1", "23.9.1", "24.10.1"),
+    "grpcio": ("1.49.1", "1.59.0", "1.66.2"),
+    "h5py": ("3.8.0", "3.10.0", "3.12.0"),
+    "lxml": ("4.9.1", "4.9.3", "5.3.0"),
+    "matplotlib": ("3.6.1", "3.8.0", "3.9.2"),
+    "numpy": ("1.23.2", "1.26.0", "2.1.0"),
+    "opencv-python": ("4.5.4", "4.5.4", "4.5.4"),
+    "orjson": ("3.8.1", "3.9.5", "3.10.7"),
+    "pandas": ("1.5.1", "2.1.1", "2.2.3"),
+    "pillow": ("9.3.0", "10.1.0", "10.4.0"),
+    "psycopg2-binary": ("2.9.5", "2.9.9", "2.9.10"),
+    "pyarrow": ("10.0.1", "14.0.0", "18.0.0"),
+    "pydantic-core": ("0.1.0", "2.4.0", "2.20.0"),
+    "pyproj": ("3.4.1", "3.6.1", "3.7.0"),
+    "rasterio": ("1.3.5", "1.3.9", "1.4.1"),
+    "scikit-learn": ("1.1.3", "1.3.1", "1.5.2"),
+    "scipy": ("1.9.2", "1.11.2", "1.14.1"),
+    "shapely": ("1.8.5", "2.0.2", "2.0.6"),
+    "tensorflow": ("2.12.0", "2.16.1", "2.20.0"),
+    "tiktoken": ("0.3.0", "0.5.2", "0.8.0"),
+    "tokenizers": ("0.13.2", "0.15.0", "0.20.1"),
+    "torch": ("2.0.0", "2.2.0", "2.6.0"),
+}
+"""Packages that are hard to build from source. A pin that is older needs an older Python, where none was asked
+for; from each project's files on PyPI."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A version or a range of it, and the file that says so."""
+
+    version: str
+    source: str
+
+
+def python_toolchain(source: Source, settings: BuildSettings, project: Project) -> tuple[Toolchain, tuple[str, ...]]:
+    """The toolchain, and warnings. Raises ConfigError for a file that is wrong or that contradicts another."""
+    found = list(_all(source, settings, project))
+    warnings = tuple(_misspelt(source))
+    if not found:
+        return _from_pins(project, Wanted("", "default")), warnings
+    chosen = found[0]
+    _check_range(chosen)
+    if project.manager in ("uv", "poetry", "pdm", "pipenv"):
+        _check_agreement(chosen, found[1:])
+    if not _exact(chosen.version):
+        return _from_pins(project, chosen), warnings
+    others = [f"{item.source} ({item.version})" for item in found[1:] if _differ(item.version, chosen.version)]
+    if others:
+        warnings = (*warnings, f"Python {chosen.version} from {chosen.source}; not used: {', '.join(others)}")
+    return Toolchain(name="python", version=chosen.version, source=chosen.source), warnings
+
+
+def _all(source: Source, settings: BuildSettings, project: Project) -> Iterator[Wanted]:
+    given = settings.env.get("PYTHON_VERSION", "").strip()
+    if given:
+        yield Wanted(given.removeprefix("python-"), "PYTHON_VERSION")
+    for wanted in (
+        _python_version_file(source),
+        _tool_versions(source),
+        _mise(source),
+        _runtime_txt(source),
+        _pipfile(source, project),
+        _pyproject(project),
+    ):
+        if wanted is not None:
+            yield wanted
+
+
+def _python_version_file(source: Source) -> Wanted | None:
+    """pyenv's and uv's file: one version, `#` comments, `python-` or `cpython-` allowed in front."""
+    name = ".python-version"
+    data = source.read(name)
+    if data is None:
+        return None
+    if data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
+        raise ConfigError(f"{name}: begins with a byte-order mark", hint="Save it as plain UTF-8.")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{name}: not UTF-8 text", hint=f"Save it as plain UTF-8, with a version such as {DEFAULT}."
+        ) from error
+    lines = [line.strip() for line in text.splitlines()]
+    versions = [line for line in lines if line and not line.startswith("#")]
+    if not versions:
+        raise ConfigError(f"{name}: no version in it", hint=f"Write one, such as {DEFAULT}, or remove the file.")
+    if len(versions) > 1:
+        shown = ", ".join(repr(line)[1:-1] for line in versions)
+        raise ConfigError(f"{name}: several versions in it: {shown}", hint="Keep the one that the app is to run on.")
+    match = _VERSION.fullmatch(versions[0])
+    if not match:
+        shown = repr(versions[0])[1:-1]
+        raise ConfigError(f"{name}: expected a version such as {DEFAULT}, got {shown}", hint="Correct it.")
+    return Wanted(match[1].removesuffix("-dev"), name)
+
+
+def _misspelt(source: Source) -> Iterator[str]:
+    for path in source.files():
+        if "/" not in path and path != ".python-version" and re.fullmatch(r"\.?python[-_. ]?version(\.txt)?\s*", path):
+            yield f"{path!r} is not read: the file's name is .python-version"
+
+
+def _tool_versions(source: Source) -> Wanted | None:
+    for line in (source.text(".tool-versions") or "").splitlines():
+        words = line.split("#")[0].split()
+        if len(words) > 1 and words[0] == "python" and re.match(r"\d", words[1]):
+            return Wanted(words[1], ".tool-versions")
+    return None
+
+
+def _mise(source: Source) -> Wanted | None:
+    """mise's `[tools]`; for "latest", the version in its lock file."""
+    for name in _MISE:
+        given = table(_lenient_toml(source, name), "tools").get("python")
+        if isinstance(given, list):
+            given = given[0] if given else None
+        if isinstance(given, dict):
+            given = given.get("version")
+        if given is None:
+            continue
+        if re.match(r"\d", str(given)):
+            return Wanted(str(given), name)
+        locked = table(_lenient_toml(source, "mise.lock"), "tools").get("python")
+        first = locked[0] if isinstance(locked, list) and locked else locked
+        version = first.get("version") if isinstance(first, dict) else None
+        if isinstance(version, str) and re.match(r"\d", version):
+            return Wanted(version, "mise.lock")
+    return None
+
+
+def _lenient_toml(source: Source, name: str) -> dict[str, object]:
+    try:
+        return tomllib.loads(source.text(name) or "")
+    except tomllib.TOMLDecodeError:
+        return {}
+
+
+def _runtime_txt(source: Source) -> Wanted | None:
+    """Heroku's file: `python-3.12.4`."""
+    name = "runtime.txt"
+    text = source.text(name)
+    if text is None:
+        return None
+    lines = [line.strip() for line in text.splitlines()]
+    lines = [line for line in lines if line and not line.startswith("#")]
+    if not lines or (len(lines) == 1 and not lines[0].startswith("python") and not re.match(r"\d", lines[0])):
+        if lines and re.search(r"python", lines[0], re.IGNORECASE):
+            raise ConfigError(f"{name}: expected python-{DEFAULT}, got {lines[0]!r}", hint="Correct it.")
+        return None  # another language's
+    match = _RUNTIME.fullmatch(lines[0])
+    if not match or len(lines) > 1:
+        shown = " ".join(repr(line)[1:-1] for line in lines)
+        raise ConfigError(f"{name}: expected one version such as python-{DEFAULT}, got {shown}", hint="Correct it.")
+    return Wanted(match[1], name)
+
+
+def _pipfile(source: Source, project: Project) -> Wanted | None:
+    if project.manager != "pipenv":
+        return None
+    requires = table(project.pipfile, "requires")
+    name = "Pipfile"
+    if not requires and project.lock:
+        requires, name = _pipfile_lock_requires(source), project.lock
+    for key in ("python_full_version", "python_version"):
+        given = requires.get(key)
+        if isinstance(given, str) and given.strip() not in ("", "*"):
+            return Wanted(given.strip(), f"{name} {key}")
+    return None
+
+
+def _pipfile_lock_requires(source: Source) -> Mapping[str, object]:
+    try:
+        data = json.loads(source.text("Pipfile.lock") or "{}")
+    except ValueError:
+        return {}
+    return table(data, "_meta", "requires") if isinstance(data, dict) else {}
+
+
+def _pyproject(project: Project) -> Wanted | None:
+    given = project.table("project").get("requires-python")
+    if isinstance(given, str) and given.strip():
+        return Wanted(given.strip(), f"{PYPROJECT} requires-python")
+    poetry = project.table("tool", "poetry", "dependencies").get("python")
+    if isinstance(poetry, dict):
+        poetry = poetry.get("version")
+    if isinstance(poetry, str) and poetry.strip() not in ("", "*"):
+        return Wanted(poetry.strip(), f"{PYPROJECT} tool.poetry.dependencies.python")
+    return None
+
+
+def _check_range(wanted: Wanted) -> None:
+    try:
+        satisfies(DEFAULT, wanted.version, tool="python")
+    except PlanError as error:
+        raise ConfigError(f"{wanted.source}: {error.message}", hint=error.hint) from error
+
+
+def _check_agreement(chosen: Wanted, others: list[Wanted]) -> None:
+    """A tool that enforces the project's own range would fail late and unclearly: say it now."""
+    minor = _minor(chosen.version)
+    for other in others:
+        if not other.source.startswith(("Pipfile", PYPROJECT)) or not minor:
+            continue
+        wanted = _minor(other.version) if other.source.endswith("full_version") else other.version
+        try:
+            fits = satisfies(minor, wanted, tool="python")
+        except PlanError:
+            continue
+        if not fits:
+            raise ConfigError(
+                f"{chosen.source} asks for Python {chosen.version}, {other.source} for {other.version}",
+                hint="Make both say the same.",
+                code="versions-disagree",
+            )
+
+
+def _exact(version: str) -> bool:
+    return bool(re.fullmatch(r"[\d.]+(?:(?:a|b|rc)\d+)?", version))
+
+
+def _minor(version: str) -> str:
+    match = re.match(r"(\d+\.\d+)", version)
+    return match[1] if match and _exact(version) else ""
+
+
+def _differ(one: str, chosen: str) -> bool:
+    try:
+        return not satisfies(chosen, one, tool="python")
+    except PlanError:
+        return True
+
+
+def _from_pins(project: Project, wanted: Wanted) -> Toolchain:
+    """Where no exact version is asked for, old pins of packages with native code set an upper limit."""
+    limit, culprit = "", ""
+    for name, firsts in FIRST_WHEELS.items():
+        dependency = project.dependencies.get(name)
+        for minor, first in zip(("3.11", "3.12", "3.13"), firsts, strict=True):
+            if dependency and _older(dependency, first):
+                if not limit or Version(minor) < Version(limit):
+                    limit, culprit = minor, f"{dependency.file}: {name} {dependency.pinned()}"
+                break
+    if not limit:
+        return Toolchain(name="python", version=wanted.version or DEFAULT, source=wanted.source)
+    bound = f"<{limit}"
+    if wanted.version:
+        combined = f"{wanted.version},{bound}" if "||" not in wanted.version else wanted.version
+        return Toolchain(name="python", version=_as_specifiers(combined), source=wanted.source)
+    return Toolchain(name="python", version=bound, source=culprit)
+
+
+def _as_specifiers(text: str) -> str:
+    """A caret in front of another bound, as PEP 440."""
+    match = re.match(r"\^(\d+)([\d.]*),(.*)", text)
+    return f">={match[1]}{match[2]},<{int(match[1]) + 1},{match[3]}" if match else text
+
+
+def _older(dependency: Dependency, version: str) -> bool:
+    pin = dependency.pinned()
+    try:
+        return bool(pin) and Version(pin) < Version(version)
+    except InvalidVersion:
+        return False
