@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import tempfile
 from pathlib import Path
 
 from mini_core.types import value
@@ -62,6 +60,9 @@ def _run_folder(data: Path) -> Path:
     run = data / "run"
     if len(os.fsencode(run)) <= SOCKET_PATH_LIMIT - len("/plugins/proxy/worker-00.sock"):
         return run
+    import hashlib  # these take longer to import than all else that a short command needs
+    import tempfile
+
     digest = hashlib.sha256(os.fsencode(data)).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"mini-{os.getuid() if hasattr(os, 'getuid') else 'user'}-{digest}"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from mini_core import __version__
@@ -21,18 +23,15 @@ def version(context: Context) -> None:
 
 def _server_version(context: Context) -> str:
     """Asked of a server that runs; a local one is not started for this."""
-    from mini_core.client.http import Client
     from mini_core.errors import MiniError
+    from mini_core.paths import find_paths
 
-    address = context.address()
+    address, socket = context.address(), find_paths().admin_socket
+    if address.is_local and (sys.platform == "win32" or not socket.exists()):
+        return ""
+    from mini_core.client.http import Client
+
     if address.is_local:
-        import sys
-
-        from mini_core.paths import find_paths
-
-        socket = find_paths().admin_socket
-        if sys.platform == "win32" or not socket.exists():
-            return ""
         client = Client(address, local=lambda: socket, warn=context.warn, wait=False)
     else:
         client = Client(address, warn=context.warn, wait=False)

@@ -26,7 +26,7 @@ def _option(*names: str, keep: str, help: str, **more: Any) -> Callable[[], clic
     return lambda: click.Option([*names], expose_value=False, callback=_keep(keep), help=help, **more)
 
 
-APP = _option("app_option", "-a", "--app", keep="app_option", metavar="NAME", help="The app; by default the one of this folder.")
+APP = _option("app_option", "-a", "--app", keep="app_option", metavar="NAME", help="The app; by default this folder's.")
 HOST = _option("host_option", "--host", keep="host_option", metavar="URL", help="The server, or local.")
 JSON = _option("json_option", "--json", keep="json", is_flag=True, help="Print JSON.")
 YES = _option("yes_option", "-y", "--yes", keep="yes", is_flag=True, help="Ask nothing.")

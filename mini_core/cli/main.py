@@ -124,6 +124,24 @@ def cli(ctx: click.Context) -> None:
     """Run web apps on a machine you own: mini deploy ."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
+    elif ctx.obj is None:
+        ctx.obj = _context()
+
+
+def _context() -> Context:
+    from mini_core.cli.context import Context
+
+    return Context()
+
+
+def _width() -> int | None:
+    """What click would find out with modules that take time to import. COLUMNS wins, as everywhere."""
+    columns = os.environ.get("COLUMNS", "")
+    try:
+        width = int(columns) if columns.isdigit() else os.get_terminal_size(1).columns
+    except OSError:
+        width = 80
+    return max(min(width, 100) - 2, 50)
 
 
 def main() -> None:
@@ -133,32 +151,36 @@ def main() -> None:
 
 def run(arguments: list[str], context: Context | None = None) -> int:
     """Runs one command and returns the exit code; what is foreseen is shown in two lines."""
-    from mini_core.cli import context as contexts
-    from mini_core.errors import MiniError
-
-    context = context or contexts.Context()
     try:
-        code = cli.main(arguments, prog_name="mini", standalone_mode=False, obj=context)
-        sys.stdout.flush()
-        return code if isinstance(code, int) else 0
+        with cli.make_context("mini", arguments, obj=context, terminal_width=_width()) as ctx:
+            try:
+                cli.invoke(ctx)
+            finally:
+                if ctx.obj is not None:
+                    ctx.obj.close()
+            sys.stdout.flush()
+            return 0
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.UsageError as error:
         return _show_usage(error)
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, EOFError, KeyboardInterrupt):
         click.echo("", err=True)
         return 130
     except BrokenPipeError:  # whoever read the output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
-    except click.ClickException as error:
-        return context.show_error(MiniError(error.format_message()))
-    except MiniError as error:
-        return context.show_error(error)
     except Exception as error:
-        return context.show_bug(error)
-    finally:
-        context.close()
+        return _show(error)
+
+
+def _show(error: Exception) -> int:
+    from mini_core.errors import MiniError
+
+    if isinstance(error, click.ClickException):
+        error = MiniError(error.format_message())
+    context = _context()
+    return context.show_error(error) if isinstance(error, MiniError) else context.show_bug(error)
 
 
 def _show_usage(error: click.UsageError) -> int:
