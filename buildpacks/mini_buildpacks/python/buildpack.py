@@ -35,6 +35,7 @@ _PYTHON_COMMAND = re.compile(
     r"(?:^|[\s;&|(/])(?:python[0-9.]*|gunicorn|uvicorn|hypercorn|daphne|waitress-serve|granian|uwsgi|flask|fastapi|"
     r"streamlit|celery|poetry|pipenv|pdm|uv|django-admin|sanic|chainlit)(?:\s|$)"
 )
+_INNER = ("requirements.txt", "pyproject.toml", "Pipfile", "setup.py", "package.json", "go.mod")
 _MANIFESTS = ("requirements.txt", "pyproject.toml", "Pipfile", "setup.py", "setup.cfg", *LOCKS)
 
 
@@ -79,7 +80,7 @@ class Commands:
 
 def _detect(source: Source, settings: BuildSettings) -> Offer | None:
     project = read_project(source)
-    code = Code(source)
+    code = Code(source, () if project.manager else _inner_projects(source))
     commands = _commands(source)
     django = find_django(source, code, project)
     found = _start(source, code, project, settings, django)
@@ -98,6 +99,12 @@ def _detect(source: Source, settings: BuildSettings) -> Offer | None:
     if keep:
         plan = replace(plan, env=(*plan.env, *_tool_env(project.manager)))
     return Offer(buildpack="python", strength=strength, reason=_reason(project, found), plan=plan)
+
+
+def _inner_projects(source: Source) -> tuple[str, ...]:
+    """Folders with a manifest of their own: without one in the root, what is in them is not the root's."""
+    inner = [path for name in _INNER for path in source.glob(f"*/{name}") + source.glob(f"*/*/{name}")]
+    return tuple(sorted({path.rpartition("/")[0] for path in inner}))
 
 
 def _commands(source: Source) -> Commands:
@@ -259,7 +266,8 @@ def _plan(
     label = started.label
     if commands.replaces:
         label = f"{started.framework and started.label.partition(' → ')[0]}".strip()
-        label = f"{label} · Procfile" if label else "Procfile"
+        web = next((item.source for item in commands.processes if item.name == "web"), "Procfile")
+        label = f"{label} → {web}" if label else web
     return Plan(
         buildpack="python",
         toolchains=(toolchain,),

@@ -131,10 +131,11 @@ class Module:
 
 
 class Code:
-    """The Python modules of a source. roots: folders that imports are resolved against."""
+    """The Python modules of a source. without: folders that are projects of their own, and not looked at."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, without: tuple[str, ...] = ()) -> None:
         self._source = source
+        self._without = tuple(f"{folder}/" for folder in without)
         self._modules: dict[str, Module | None] = {}
         self._apps: dict[str, tuple[App, ...]] = {}
 
@@ -143,11 +144,18 @@ class Code:
         """The modules that could hold an application, the likeliest first."""
         found = [path for path in self._source.files() if path.endswith(".py") and path.count("/") <= 3]
         found = [path for path in found if not _IGNORED.search(path) and not _IGNORED_FILES.search(path)]
+        found = [path for path in found if not path.startswith(self._without)] if self._without else found
         return tuple(sorted(found, key=_file_rank)[:MAX_MODULES])
 
     @cached_property
     def _all(self) -> frozenset[str]:
         return frozenset(path for path in self._source.files() if path.endswith(".py"))
+
+    def manage_files(self) -> tuple[str, ...]:
+        """Django's manage.py, at most two folders down, the nearest first."""
+        found = [path for path in self._all if path.rpartition("/")[2] == "manage.py" and path.count("/") <= 2]
+        found = [path for path in found if not (self._without and path.startswith(self._without))]
+        return tuple(sorted(found, key=lambda path: (path.count("/"), path)))
 
     def module(self, path: str) -> Module | None:
         """A parsed module; None where there is none or it does not parse."""

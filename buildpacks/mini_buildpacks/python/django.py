@@ -13,7 +13,7 @@ from mini_buildpacks.python.project import Project
 from mini_core.interfaces import Source
 from mini_core.types import BuildSettings, EnvEntry, Evidence, ProcessType, Step
 
-_SETTINGS = re.compile(r"DJANGO_SETTINGS_MODULE[\"']\s*[,\]]\s*=?\s*[\"']([\w.]+)[\"']")
+_DOTTED = re.compile(r"[\"']([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+|settings)[\"']")
 _PLACEHOLDERS = (
     (re.compile(r"DATABASE_URL|^DB_URL|POSTGRES_URL|MYSQL_URL"), "sqlite:///:memory:"),
     (re.compile(r"REDIS|CACHE_URL|BROKER|CELERY"), "redis://127.0.0.1:6379/0"),
@@ -52,23 +52,23 @@ class Django:
 
 def find_django(source: Source, code: Code, project: Project) -> Django | None:
     """The Django project in a source: a manage.py that names a settings module which is there."""
-    for manage in sorted(_manage_files(source), key=lambda path: (path.count("/"), path)):
-        match = _SETTINGS.search(source.text(manage) or "")
-        if not match:
-            continue
+    for manage in code.manage_files():
         folder = manage.rpartition("/")[0]
-        settings = match[1]
-        path = _module_file(source, folder, settings)
-        if path is None:
-            continue
-        return _project(source, code, project, manage, settings, path)
+        settings = _named_settings(source, folder, manage)
+        path = _module_file(source, folder, settings) if settings else None
+        if path is not None:
+            return _project(source, code, project, manage, settings, path)
     return None
 
 
-def _manage_files(source: Source) -> Iterator[str]:
-    for path in source.files():
-        if path.endswith("manage.py") and path.count("/") <= 2 and path.rpartition("/")[2] == "manage.py":
-            yield path
+def _named_settings(source: Source, folder: str, path: str) -> str:
+    """The settings module that a file gives to DJANGO_SETTINGS_MODULE: of all the modules that it names and that
+    are there (it may choose one by a condition), one called `settings` first."""
+    text = source.text(path) or ""
+    if "DJANGO_SETTINGS_MODULE" not in text:
+        return ""
+    found = [name for name in _DOTTED.findall(text) if _module_file(source, folder, name)]
+    return min(found, key=lambda name: not name.endswith("settings"), default="")
 
 
 def _module_file(source: Source, folder: str, dotted: str) -> str | None:
@@ -90,9 +90,7 @@ def _project(source: Source, code: Code, project: Project, manage: str, settings
 def _deployed_settings(source: Source, folder: str, settings: str) -> str:
     """The settings that wsgi.py names: a production module where manage.py names the one for development."""
     package = settings.partition(".")[0]
-    text = source.text("/".join(part for part in (folder, package, "wsgi.py") if part)) or ""
-    match = _SETTINGS.search(text)
-    return match[1] if match and _module_file(source, folder, match[1]) else ""
+    return _named_settings(source, folder, "/".join(part for part in (folder, package, "wsgi.py") if part))
 
 
 def _with_stars(source: Source, code: Code, folder: str, path: str, seen: set[str]) -> Iterator[Module]:

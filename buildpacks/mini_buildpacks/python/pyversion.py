@@ -26,9 +26,10 @@ _VERSION = re.compile(r"(?:(?:python|cpython)-?\s*@?)?\s*v?(\d+(?:\.\d+){0,2}(?:
 _RUNTIME = re.compile(r"(?:python-)?(\d+(?:\.\d+){0,2})")
 _MISE = ("mise.toml", ".mise.toml", "mise/config.toml", ".config/mise.toml", ".mise/config.toml")
 
-FIRST_WHEELS: dict[str, tuple[str, str, str]] = {
-    # name: the first version with wheels for 3.11, 3.12, 3.13
+FIRST_FOR: dict[str, tuple[str, str, str]] = {
+    # name: the first version for 3.11, 3.12, 3.13
     "asyncpg": ("0.27.0", "0.29.0", "0.30.0"),
+    "django": ("3.0", "4.0", "4.2"),
     "contourpy": ("1.0.6", "1.1.1", "1.3.0"),
     "fiona": ("1.9.0", "1.9.5", "1.10.1"),
     "gevent": ("22.10.1", "23.9.1", "24.10.1"),
@@ -41,7 +42,8 @@ FIRST_WHEELS: dict[str, tuple[str, str, str]] = {
     "orjson": ("3.8.1", "3.9.5", "3.10.7"),
     "pandas": ("1.5.1", "2.1.1", "2.2.3"),
     "pillow": ("9.3.0", "10.1.0", "10.4.0"),
-    "psycopg2-binary": ("2.9.5", "2.9.9", "2.9.10"),
+    "psycopg2": ("0", "0", "2.9.10"),
+    "psycopg2-binary": ("0", "0", "2.9.10"),
     "pyarrow": ("10.0.1", "14.0.0", "18.0.0"),
     "pydantic-core": ("0.1.0", "2.4.0", "2.20.0"),
     "pyproj": ("3.4.1", "3.6.1", "3.7.0"),
@@ -54,8 +56,9 @@ FIRST_WHEELS: dict[str, tuple[str, str, str]] = {
     "tokenizers": ("0.13.2", "0.15.0", "0.20.1"),
     "torch": ("2.0.0", "2.2.0", "2.6.0"),
 }
-"""Packages that are hard to build from source. A pin that is older needs an older Python, where none was asked
-for; from each project's files on PyPI."""
+"""Packages that are hard to build from source, and those that need what later Pythons removed (distutils in 3.12,
+cgi in 3.13). A pin that is older needs an older Python, where none was asked for; from each project's files on PyPI
+and its release notes."""
 
 
 @dataclass(frozen=True)
@@ -267,7 +270,7 @@ def _differ(one: str, chosen: str) -> bool:
 def _from_pins(project: Project, wanted: Wanted) -> Toolchain:
     """Where no exact version is asked for, old pins of packages with native code set an upper limit."""
     limit, culprit = "", ""
-    for name, firsts in FIRST_WHEELS.items():
+    for name, firsts in FIRST_FOR.items():
         dependency = project.dependencies.get(name)
         for minor, first in zip(("3.11", "3.12", "3.13"), firsts, strict=True):
             if dependency and _older(dependency, first):

@@ -316,6 +316,9 @@ def _script(source: Source, code: Code, project: Project, settings: BuildSetting
     path = _script_path(source, code)
     if path is None:
         return None
+    special = _self_serving(code, path)
+    if special is not None:
+        return special
     kind = "web" if code.serves(path) else "worker"
     return Start(
         processes=(ProcessType(name=kind, command=("python", "-u", path)),),
@@ -324,6 +327,22 @@ def _script(source: Source, code: Code, project: Project, settings: BuildSetting
         port=literal_port(code, path) if kind == "web" else None,
         certain=path.rpartition("/")[2].removesuffix(".py") in SCRIPT_STEMS[:10],
     )
+
+
+def _self_serving(code: Code, path: str) -> Start | None:
+    """Scripts whose library takes its address from the environment, or has a command of its own."""
+    module = code.module(path)
+    text = module.text if module is not None else ""
+    if code.imports(path, "gradio") and ".launch(" in text:
+        line = f"GRADIO_SERVER_NAME={ADDRESS} GRADIO_SERVER_PORT={PORT} exec python {path}"
+        return _web("Gradio", line, (Evidence(file=path, detail="imports gradio"),), bare=True)
+    if code.imports(path, "panel") and ".servable(" in text:
+        line = f"panel serve {path} --address {ADDRESS} --port {PORT} --allow-websocket-origin='*'"
+        return _web("Panel", line, (Evidence(file=path, detail="imports panel"),))
+    if code.imports(path, "nicegui"):
+        evidence = (Evidence(file=path, detail="imports nicegui"),)
+        return _web("NiceGUI", f"python {path}", evidence, port=literal_port(code, path) or 8080)
+    return None
 
 
 def _script_path(source: Source, code: Code) -> str | None:
