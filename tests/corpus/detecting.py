@@ -12,6 +12,7 @@ _MANAGERS = {
     "pyproject-nolock": ("pip", "uv", "poetry", "pdm", ""),
     "poetry-nolock": ("poetry", "pip"),
     "none": ("none", ""),
+    "setup.py": ("pip",),
 }
 """Names that the facts have for what is no package manager's own."""
 
@@ -69,7 +70,7 @@ def _version(fact: Fact, plan: Plan) -> str:
         return ""
     for name, version in pins.items():
         wanted, ours = _bare(version), _bare(toolchain.version)
-        same = ours == wanted or wanted in ours or (wanted in ("latest", "stable", "*") and not ours)
+        same = ours == wanted or wanted in ours or wanted in ("latest", "stable", "*")
         if same and _source(name) in toolchain.source.lower():
             return ""
     told = " or ".join(f"{version} ({name})" for name, version in pins.items())
