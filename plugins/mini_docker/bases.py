@@ -144,13 +144,13 @@ def _say(toolchain: Toolchain, option: Candidate, first: Candidate, base: Base, 
 def _none(
     toolchain: Toolchain, options: tuple[Candidate, ...], building: bool, local: frozenset[str], reason: str
 ) -> BuildError:
-    image = (lambda option: option.build) if building else (lambda option: option.run)
-    wanted = ", ".join(dict.fromkeys(image(option) for option in options[:3]))
-    family = image(options[0]).rpartition(":")[0] or image(options[0])
+    names = list(dict.fromkeys(option.build if building else option.run for option in options))
+    family = names[0].rpartition(":")[0] or names[0]
     there = ", ".join(sorted(name for name in local if name.rpartition(":")[0] == family)) or "none of that name"
     return BuildError(
-        f"no image for {toolchain.name} {toolchain.version or '(default)'}: wanted {wanted}; here: {there} ({reason})",
-        hint=f"docker pull {image(options[0])}, or name another version ({toolchain.source}), or set [images]",
+        f"no image for {toolchain.name} {toolchain.version or '(default)'}: wanted {', '.join(names[:3])}; "
+        f"here: {there} ({reason})",
+        hint=f"docker pull {names[0]}, or name another version ({toolchain.source}), or set [images]",
         code="no-base-image",
         step="base image",
     )

@@ -174,7 +174,8 @@ class DockerBuilder(Builder):
 
         try:
             with self._engine.reached():
-                return self._engine.api.inspect_image(name)
+                found: dict[str, Any] = self._engine.api.inspect_image(name)
+                return found
         except docker.errors.NotFound:
             return None
 

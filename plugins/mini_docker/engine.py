@@ -41,10 +41,10 @@ class Engine:
     @property
     def api(self) -> Client:
         """This thread's client. Raises Unavailable."""
-        client = getattr(self._local, "client", None)
-        if client is None:
-            client = self._local.client = self.connect()
-        return client
+        owned = getattr(self._local, "owned", None)
+        if owned is None:
+            owned = self._local.owned = _Owned(self.connect())
+        return owned.client
 
     def connect(self, timeout: float = TIMEOUT) -> Client:
         """A client of the caller's own, which closes it. Raises Unavailable."""
@@ -66,7 +66,7 @@ class Engine:
         except docker.errors.APIError:
             raise
         except (docker.errors.DockerException, *broken) as error:
-            self._local.client = None
+            self._local.owned = None
             raise _unavailable(error) from error
 
     def facts(self) -> Mapping[str, Any]:
@@ -123,8 +123,8 @@ class Engine:
                 stream=True,
                 timeout=None,
             )
-            client._raise_for_status(response)
-            with ends_with(job, lambda: unblock(response)):
+            with contextlib.closing(response), ends_with(job, lambda: unblock(response)):
+                client._raise_for_status(response)
                 try:
                     yield from _documents(response)
                 except Exception:
@@ -136,6 +136,16 @@ class Engine:
         """A filter for what this platform made."""
         wanted = {"mini.platform": platform, **{f"mini.{name}": text for name, text in labels.items()}}
         return {"label": [f"{name}={text}" for name, text in wanted.items()]}
+
+
+class _Owned:
+    """A thread's client, closed when the thread ends."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    def __del__(self) -> None:
+        self.client.close()
 
 
 def _documents(response: Any) -> Iterator[dict[str, Any]]:

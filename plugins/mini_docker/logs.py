@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from mini_core.types import InstanceStatus
 from mini_docker.containers import timestamp
 from mini_docker.engine import Engine
-from mini_docker.streams import Stream, chunks, raw_socket, unblock
+from mini_docker.streams import Stream, chunks, let_go, raw_socket
 
 LONGEST = 64 * 1024
 """Bytes of a line; longer ones are cut into several."""
@@ -94,9 +94,7 @@ class Tap:
             self._waiting, self.overflown = [], False
 
     def close(self) -> None:
-        unblock(self._holder)
-        with contextlib.suppress(Exception):
-            self._holder.close()
+        let_go(self._holder)
         self._client.close()
 
     def _read(self, sock: object, tty: bool) -> None:
@@ -114,6 +112,36 @@ class Tap:
             if not self.overflown:
                 self._waiting.append(line)
             self._news.notify_all()
+
+
+class Followers:
+    """Who follows which container in this process, so that one is removed only after they have read its last words."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._caught_up: dict[str, list[threading.Event]] = {}
+
+    @contextlib.contextmanager
+    def one(self, container: str) -> Iterator[threading.Event]:
+        """An event for the follower to set while it has all that an ended container wrote."""
+        event = threading.Event()
+        with self._lock:
+            self._caught_up.setdefault(container, []).append(event)
+        try:
+            yield event
+        finally:
+            with self._lock:
+                self._caught_up[container].remove(event)
+                if not self._caught_up[container]:
+                    del self._caught_up[container]
+
+    def wait(self, container: str, timeout: float) -> None:
+        """Until all of the container's followers have everything, or `timeout` seconds are over."""
+        deadline = time.monotonic() + timeout
+        with self._lock:
+            events = tuple(self._caught_up.get(container, ()))
+        for event in events:
+            event.wait(max(deadline - time.monotonic(), 0))
 
 
 class Logs:
@@ -138,17 +166,22 @@ class Logs:
         except docker.errors.APIError:
             return []  # removed meanwhile, or the log driver keeps nothing
 
-    def follow(self, since: float) -> Iterator[Written]:
+    def follow(self, since: float, caught_up: threading.Event) -> Iterator[Written]:
         """From `since` on until the container is removed, through its restarts."""
         while True:
             status = self._status()
             if status is None:
                 return
-            source = self._live(since) if status.state == "running" else self.past(since)
+            running = status.state == "running"
+            if running:
+                caught_up.clear()
+            source = self._live(since) if running else self.past(since)
+            if not running:
+                caught_up.set()
             for line in source:
                 since = max(since, line[0])
                 yield line
-            if status.state != "running":
+            if not running:
                 time.sleep(_PAUSE)
 
     def _live(self, since: float) -> Iterator[Written]:

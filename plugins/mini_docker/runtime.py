@@ -19,13 +19,16 @@ from mini_core.interfaces import Job, OneOff, Runtime
 from mini_core.types import Endpoint, InstanceSpec, InstanceStatus, LogLine, Secret
 from mini_docker import containers
 from mini_docker.engine import Engine
-from mini_docker.logs import Logs
+from mini_docker.logs import Followers, Logs, Written
 from mini_docker.machine import Usage, listening, parse
 from mini_docker.network import Network, outside
 from mini_docker.streams import Attachment, Execution
 from mini_docker.volumes import Volumes
 
 _MB = 1024 * 1024
+
+LAST_WORDS = 2.0
+"""Seconds that removing waits for those who follow the logs."""
 
 
 class DockerRuntime(Runtime):
@@ -43,6 +46,7 @@ class DockerRuntime(Runtime):
         self._network = Network(engine, platform, published=settings.get("addresses") == "published")
         self._volumes = Volumes(engine, platform)
         self._usage = Usage()
+        self._followers = Followers()
 
     def check(self) -> None:
         with self._engine.reached():
@@ -172,6 +176,7 @@ class DockerRuntime(Runtime):
             try:
                 if running:
                     client.stop(container, timeout=grace)
+                self._followers.wait(container, LAST_WORDS)
                 client.remove_container(container, force=True, v=True)
             except docker.errors.NotFound:
                 return
@@ -224,7 +229,7 @@ class DockerRuntime(Runtime):
             return
         known = containers.status(found)
         logs = Logs(self._engine, lambda: self._plain(found["Id"]), found["Id"], tty=bool(found["Config"].get("Tty")))
-        for at, stream, text in logs.follow(since) if follow else logs.past(since):
+        for at, stream, text in self._followed(found["Id"], logs, since) if follow else logs.past(since):
             yield LogLine(
                 at=at,
                 app=known.app,
@@ -235,6 +240,10 @@ class DockerRuntime(Runtime):
                 release=known.release,
                 stream=stream,
             )
+
+    def _followed(self, container: str, logs: Logs, since: float) -> Iterator[Written]:
+        with self._followers.one(container) as caught_up:
+            yield from logs.follow(since, caught_up)
 
     def _required(self, instance: str) -> InstanceStatus:
         status = self.status(instance)
@@ -276,7 +285,10 @@ class DockerRuntime(Runtime):
 
     def _containers(self, **labels: str) -> Iterable[Mapping[str, Any]]:
         with self._engine.reached():
-            return self._engine.api.containers(all=True, filters=self._engine.own(self._platform, **labels))
+            found: list[Mapping[str, Any]] = self._engine.api.containers(
+                all=True, filters=self._engine.own(self._platform, **labels)
+            )
+            return found
 
     def _find(self, instance: str) -> dict[str, Any] | None:
         """The instance's container. What has the name and is not this platform's raises Conflict."""
@@ -294,7 +306,8 @@ class DockerRuntime(Runtime):
 
         try:
             with self._engine.reached():
-                return self._engine.api.inspect_container(container)
+                found: dict[str, Any] = self._engine.api.inspect_container(container)
+                return found
         except docker.errors.NotFound:
             return None
 

@@ -62,6 +62,14 @@ def unblock(holder: Any) -> None:
             sock.shutdown(socket.SHUT_RDWR)
 
 
+def let_go(holder: Any) -> None:
+    """Ends a connection for good."""
+    unblock(holder)
+    for item in (holder, raw_socket(holder)):
+        with contextlib.suppress(Exception):
+            item.close()
+
+
 def receive(sock: Any, size: int = 65536) -> bytes:
     """Up to `size` bytes; b"" at the end, however it came."""
     try:
@@ -111,9 +119,7 @@ class _Attached(OneOff):
         raise NotImplementedError
 
     def _let_go(self) -> None:
-        unblock(self._holder)
-        with contextlib.suppress(Exception):
-            self._holder.close()
+        let_go(self._holder)
         self._client.close()
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from mini_core.errors import Unavailable
+from mini_core.interfaces import BuildRequest
 from mini_core.testing import RecordingJob, write_files
 from mini_core.types import (
     Cache,
@@ -27,7 +28,6 @@ from mini_core.types import (
     Step,
     Toolchain,
 )
-from mini_core.interfaces import BuildRequest
 from mini_docker.builder import DockerBuilder
 from mini_docker.engine import Engine
 from mini_docker.runtime import DockerRuntime
