@@ -27,7 +27,7 @@ RULES = (
         " (for Node: NODE_OPTIONS=--max-old-space-size=… as a build variable).",
     ),
     Rule(
-        r"can only install packages when your package\.json and .*lock.* are in sync|npm ci.*in sync|EUSAGE"
+        r"can only install packages when your package\.json and .*lock.* are in sync|npm ci.*in sync|\bEUSAGE\b"
         r"|ERR_PNPM_OUTDATED_LOCKFILE|frozen-lockfile|lockfile would have been modified|YN0028"
         r"|lock ?file (?:is )?(?:out[ -]of[ -]date|needs to be updated)|pyproject\.toml changed significantly"
         r"|poetry\.lock is not (?:up to date|consistent)|Pipfile\.lock .*out of date|lock file hash doesn't match"
@@ -78,7 +78,7 @@ RULES = (
         "Dependencies contradict each other: the lines above name which.",
     ),
     Rule(
-        r"could not resolve host|temporary failure in name resolution|no such host|ENOTFOUND|EAI_AGAIN|ETIMEDOUT"
+        r"could not resolve host|temporary failure in name resolution|no such host|\bENOTFOUND\b|EAI_AGAIN|ETIMEDOUT"
         r"|ECONNREFUSED|network is unreachable|i/o timeout|failed to establish a new connection|connection timed out"
         r"|failed to do request|Temporary failure resolving",
         "network",
@@ -86,7 +86,7 @@ RULES = (
     ),
     Rule(r"toomanyrequests|429 too many requests", "rate-limit", "The registry limits requests: wait or docker login."),
     Rule(
-        r"unauthorized|authentication required|E401|403 forbidden|could not read Username",
+        r"unauthorized|authentication required|\bE401\b|403 forbidden|could not read Username",
         "credentials",
         "Credentials are missing: set them as build variables (mini env set --build NAME=…).",
     ),

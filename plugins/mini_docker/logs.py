@@ -235,12 +235,16 @@ def without_overlap(past: Sequence[Written], live: Sequence[Written], since: flo
 
 
 def _overlap(past: Sequence[Written], live: Sequence[Written], since: float) -> int:
-    """How many of the last lines of `past` are the first of `live`."""
-    start = next((index for index, line in enumerate(past) if line[0] >= since), len(past))
-    for index in range(start, len(past)):
-        size = min(len(past) - index, len(live))
-        if size and all(past[index + offset][2] == live[offset][2] for offset in range(size)):
-            return len(past) - index
+    """How many of the last lines of `past` are the first of `live`, or will be: where `live` lags behind, all of it
+    is somewhere in `past`."""
+    recent, attached = ([line[2] for line in lines if line[0] >= since] for lines in (past, live))
+    for size in range(min(len(recent), len(attached)), 0, -1):
+        if recent[-size:] == attached[:size]:
+            return size
+    for size in range(len(attached) + 1, len(recent) + 1):
+        start = len(recent) - size
+        if attached and recent[start : start + len(attached)] == attached:
+            return size
     return 0
 
 
