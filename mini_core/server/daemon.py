@@ -165,9 +165,10 @@ def serve(
             running = describe(controller)
             state.save_running(paths, running)
             server = Server(controller, admin_mode=0o600 if local else 0o660)
+            _end_on_signal(server)
             server.start()
             ready(running)
-            how = _until_signal(server)
+            how = server.wait()
             if how == "interrupted" and local:
                 controller.shutdown()
             server.close()
@@ -178,12 +179,11 @@ def serve(
     return 0
 
 
-def _until_signal(server: Server) -> str:
+def _end_on_signal(server: Server) -> None:
     signal.signal(signal.SIGTERM, lambda *_: server.stop())
     signal.signal(signal.SIGINT, lambda *_: server.stop("interrupted"))
     with contextlib.suppress(AttributeError):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    return server.wait()
 
 
 def describe(controller: Controller) -> state.Running:
@@ -202,10 +202,8 @@ def describe(controller: Controller) -> state.Running:
 
 def keep_local_key(controller: Controller) -> None:
     """Makes the key with which this user's programs reach the API over TCP, where there is none yet."""
-    try:
-        from mini_core.client import config
-    except ImportError:
-        return
+    from mini_core.client import config
+
     known = any(info.name == "local" for info in controller.keys())  # noqa: SIM118  # a method of the controller
     if known and config.load_key("local"):
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import ipaddress
 import logging
@@ -206,10 +207,8 @@ def look_up(name: str) -> tuple[str, ...]:
     found: list[str] = []
 
     def ask() -> None:
-        try:
+        with contextlib.suppress(OSError):
             found.extend(str(item[4][0]) for item in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM))
-        except OSError:
-            pass
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()

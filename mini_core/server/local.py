@@ -10,8 +10,8 @@ import os
 import select
 import shutil
 import subprocess
-import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +20,13 @@ from typing import Any, Literal
 from mini_core.errors import Conflict, MiniError, Unavailable
 from mini_core.paths import Paths, find_paths, private_folder
 from mini_core.server import adminclient, state
+from mini_core.server.layout import is_managed, server_python
 from mini_core.types import from_data, value
 
 START_LIMIT = 90.0
 """Seconds that a start may take: images of a network, a recovery after a crash."""
 
-COMMAND = (sys.executable, "-m", "mini_core.server")
+COMMAND = (server_python(), "-P", "-m", "mini_core.server")
 
 Say = Callable[[str], None]
 
@@ -73,7 +74,7 @@ def ensure_running(paths: Paths | None = None, *, first: bool = False, command: 
 
 def start(paths: Paths, flags: Mapping[str, Any], *, command: Sequence[str] = COMMAND) -> Started:
     """Starts it in the background with the flags of `mini up` and returns once it takes requests."""
-    require_posix()
+    require_own(paths)
     private_folder(paths.data)
     with waiting_for(state.start_lock(paths)):
         if is_running(paths):
@@ -120,6 +121,8 @@ def down(
     purge: removes the apps and everything else as well. False where nothing ran.
     """
     paths = paths or find_paths()
+    if is_managed(paths):
+        raise Unavailable("The server's services run this platform.", hint="sudo systemctl stop mini mini-router")
     ran = is_running(paths)
     left = state.running_file(paths).exists()
     if not ran and (left or (purge and state.local_file(paths).exists())):
@@ -156,12 +159,28 @@ def stop_controller(paths: Paths) -> None:
         pass
 
 
+def health(paths: Paths) -> dict[str, Any]:
+    """What `/healthz` answers through the router, with the address asked. Raises Unavailable."""
+    running = state.load_running(paths)
+    if running is None:
+        raise Unavailable("No platform runs here.", hint="mini up, or sudo systemctl start mini")
+    url = f"http://127.0.0.1:{running.port}/healthz"
+    try:
+        with urllib.request.urlopen(url, timeout=10) as response:
+            return {**json.load(response), "url": url}
+    except (OSError, ValueError) as error:
+        raise Unavailable(f"{url} does not answer: {error}", hint="See why: mini doctor") from None
+
+
 # --- inside
 
 
-def require_posix() -> None:
-    if sys.platform == "win32":
-        raise Unavailable("The local platform needs Linux or macOS: use WSL or mini config set-host")
+def require_own(paths: Paths) -> None:
+    """Raises Unavailable where the platform is not this user's to start."""
+    if is_managed(paths):
+        raise Unavailable(
+            "The server's services run this platform, and they are stopped.", hint="sudo systemctl start mini"
+        )
 
 
 def _running(paths: Paths) -> state.Running:
@@ -249,7 +268,7 @@ def last_words(paths: Paths, count: int = 5) -> list[str]:
 def _foreground(paths: Paths, flags: Mapping[str, Any], say: Say, serve: Callable[..., int] | None) -> int:
     from mini_core.server import daemon
 
-    require_posix()
+    require_own(paths)
     private_folder(paths.data)
     daemon.log_to(paths, stderr=False)
 

@@ -81,7 +81,7 @@ def save_running(paths: Paths, running: Running) -> None:
 def write_whole(path: Path, data: bytes, mode: int = 0o600) -> None:
     """The file with this content, never half of it."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
     partial.replace(path)
