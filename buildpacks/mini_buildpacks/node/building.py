@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mini_buildpacks.node.app import BUILD_SCRIPTS, App, Outcome
-from mini_buildpacks.node.install import BUILD_ENV
+from mini_buildpacks.node.install import build_env
 from mini_buildpacks.node.package import Package
 from mini_buildpacks.node.scripts import runs
 from mini_buildpacks.node.workspaces import Workspace
@@ -30,16 +30,18 @@ def _steps(workspace: Workspace, app: App, outcome: Outcome | None) -> Iterator[
             name="build",
             argv=app.manager.exec("turbo", "run", "build", f"--filter={app.package.name}"),
             caches=caches,
-            env={**BUILD_ENV, "TURBO_TELEMETRY_DISABLED": "1"},
+            env={**build_env(app.manager), "TURBO_TELEMETRY_DISABLED": "1"},
         )
         return
     script = next((name for name in BUILD_SCRIPTS if name in workspace.root.scripts), "")
     if app.folder and script and not _turbo_missing(workspace.root, app):
-        yield Step(name="build", argv=app.manager.run(script), caches=caches, env=BUILD_ENV)
+        yield Step(name="build", argv=app.manager.run(script), caches=caches, env=build_env(app.manager))
         return
     for package in workspace.needs(app.package):
         if "build" in package.scripts:
-            yield Step(name=f"build {package.name}", argv=app.manager.run("build", package.folder), env=BUILD_ENV)
+            yield Step(
+                name=f"build {package.name}", argv=app.manager.run("build", package.folder), env=build_env(app.manager)
+            )
     yield from _own(app, outcome)
 
 
@@ -47,10 +49,10 @@ def _own(app: App, outcome: Outcome | None) -> Iterator[Step]:
     caches = outcome.caches if outcome else ()
     if app.build_script:
         argv = app.manager.run(app.build_script, app.folder)
-        yield Step(name=app.build_script, argv=argv, caches=caches, env=BUILD_ENV)
+        yield Step(name=app.build_script, argv=argv, caches=caches, env=build_env(app.manager))
     elif outcome and outcome.build:
         argv = ("sh", "-c", f"cd {app.folder} && {' '.join(outcome.build)}") if app.folder else outcome.build
-        yield Step(name="build", argv=argv, caches=caches, env=BUILD_ENV)
+        yield Step(name="build", argv=argv, caches=caches, env=build_env(app.manager))
 
 
 def _turbo(root: Package, app: App) -> bool:

@@ -45,12 +45,16 @@ def install_steps(source: Source, workspace: Workspace, manager: Manager) -> tup
         env={**install_env((root, *workspace.members)), **manager.env()},
     )
     before = [Step(name="heroku-prebuild", argv=manager.run("heroku-prebuild"), files=files)] if prebuild else []
-    after = [Step(name=name, argv=manager.run(name), env=BUILD_ENV) for name in scripts.scripts] if split else []
+    after = (
+        [Step(name=name, argv=manager.run(name), env=build_env(manager)) for name in scripts.scripts] if split else []
+    )
     return (*([tool] if tool else []), *before, step, *after)
 
 
-BUILD_ENV = {"NPM_CONFIG_INCLUDE": "dev", "YARN_PRODUCTION": "false"}
-"""NODE_ENV is "production" while building; an install inside of a build script needs its build tools all the same."""
+def build_env(manager: Manager) -> dict[str, str]:
+    """NODE_ENV is "production" while building; an install inside of a build script needs its build tools all the
+    same. Yarn 2 and later refuse variables they don't know."""
+    return {"NPM_CONFIG_INCLUDE": "dev", **({} if manager.berry else {"YARN_PRODUCTION": "false"})}
 
 
 def _lifecycle(source: Source, root: Package, manager: Manager) -> Lifecycle:
