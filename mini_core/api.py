@@ -144,6 +144,8 @@ class InstanceInfo:
 
 @value
 class ReleaseInfo:
+    """state: "live" (it took traffic at some time), "pending", "failed"."""
+
     version: int
     created_at: float
     created_by: str
@@ -160,6 +162,7 @@ class ReleaseInfo:
     limits: Mapping[str, Limits] = field(default_factory=dict)
     volumes: tuple[Volume, ...] = ()
     plugins: Mapping[str, str] = field(default_factory=dict)
+    state: str = "live"
 
 
 @value

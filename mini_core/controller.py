@@ -6,153 +6,342 @@ raises MiniError for what it foresees. `actor` is the name of the key that asks.
 
 from __future__ import annotations
 
+import os
+import secrets
+import shutil
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from mini_core import api
+from mini_core import __version__, api, hosts
+from mini_core.engine import describe, intake, oneoffs, requests
+from mini_core.engine.engine import Engine
+from mini_core.engine.opening import FolderLock, open_parts
+from mini_core.engine.plugins import add_hook_jobs
+from mini_core.errors import Conflict, NotFound, Unavailable, UsageError
+from mini_core.hooks import Hooks
 from mini_core.interfaces import EndpointSpec, OneOff, Page
+from mini_core.logs import Filter
+from mini_core.names import check_name, new_name
 from mini_core.paths import Paths
+from mini_core.releases import merge_limits
 from mini_core.settings import Settings
-from mini_core.types import Event, LogLine
+from mini_core.store.records import App, Deploy, Request
+from mini_core.types import Event, LogLine, Secret, Volume
+
+DESTROY_PATIENCE = 120.0
+"""Seconds that destroying an app is waited for; it goes on afterwards."""
 
 
 class Controller:
-    """Made by `open_controller(settings)`, which takes the data folder's lock. `start()` adopts or starts the
+    """Made by `open_controller(settings, paths)`, which takes the data folder's lock. `start()` adopts or starts the
     router, recovers deploys, and begins reconciling; `close()` leaves apps and router running; `shutdown()` stops
     them, keeping the desired state."""
 
-    settings: Settings
-    paths: Paths
-    platform: str
-    """This platform's id."""
+    def __init__(self, engine: Engine, lock: FolderLock) -> None:
+        self._engine = engine
+        self._lock = lock
+        self._parts = engine.parts
+        self._store = engine.parts.store
+        self._closing = threading.Event()
+        self._started_at = time.time()
+        self.settings: Settings = engine.parts.settings
+        self.paths: Paths = engine.parts.paths
+        self.platform: str = engine.parts.platform
 
     def start(self) -> None:
-        raise NotImplementedError
+        self._engine.start()
 
     def close(self) -> None:
-        raise NotImplementedError
+        if not self._closing.is_set():
+            self._closing.set()
+            self._engine.close()
+            self._lock.release()
 
     def shutdown(self) -> None:
-        raise NotImplementedError
+        self._engine.shutdown()
 
     # --- the platform
 
     def status(self, base_url: str) -> api.StatusInfo:
         """base_url: what the client used to reach us, from which URLs of apps derive where no domain is set."""
-        raise NotImplementedError
+        parts, apps = self._parts, self.apps(base_url)
+        usage = shutil.disk_usage(parts.paths.data)
+        problems = self._engine.problems(apps)
+        suffix = "" if parts.port == 80 else f":{parts.port}"
+        scheme = "https" if parts.router.https else "http"
+        return api.StatusInfo(
+            version=__version__,
+            platform=parts.platform,
+            state="degraded" if problems else "ok",
+            runtime=parts.runtime.name,
+            router=parts.router.name,
+            url=base_url or f"{scheme}://{self._own_host()}{suffix}",
+            pid=os.getpid(),
+            started_at=self._started_at,
+            domain=parts.settings.domain,
+            notice=self._engine.notice,
+            router_status=self._engine.router_status(),
+            apps=apps,
+            deploys=tuple(describe.deploy_info(parts, item) for item in self._store.deploys.unfinished()),
+            problems=problems,
+            disk_free=usage.free,
+            disk_used=self._engine.disk_used(),
+        )
+
+    def _own_host(self) -> str:
+        domain = self.settings.domain
+        return domain if domain == "localhost" else f"{hosts.PLATFORM}.{domain}"
 
     def doctor(self) -> api.DoctorInfo:
-        raise NotImplementedError
+        return api.DoctorInfo(checks=self._engine.checks())
 
     def plugins(self) -> tuple[api.PluginInfo, ...]:
-        raise NotImplementedError
+        return self._parts.hooks.infos()
 
     def buildpacks(self) -> tuple[api.BuildpackInfo, ...]:
-        raise NotImplementedError
+        hooks = self._parts.hooks
+        versions = {info.name: info.version for info in hooks.infos()}
+        return tuple(
+            api.BuildpackInfo(
+                name=item.name,
+                description=item.description,
+                plugin=hooks.plugin_of(item),
+                version=versions.get(hooks.plugin_of(item), ""),
+            )
+            for item in hooks.buildpacks()
+        )
 
     def endpoints(self) -> Mapping[str, tuple[EndpointSpec, ...]]:
         """Plugin → its endpoints."""
-        raise NotImplementedError
+        return self._parts.hooks.endpoints()
 
     def pages(self) -> Mapping[str, tuple[Page, ...]]:
         """Plugin → its pages."""
-        raise NotImplementedError
+        return self._parts.hooks.pages()
 
     def plan(self, archive: Path, options: api.DeployOptions) -> api.PlanInfo:
-        raise NotImplementedError
+        """archive: stays the caller's."""
+        with intake.unpacked(self._parts, archive, f"plan-{secrets.token_hex(8)}") as (source, _):
+            planned = intake.plan_source(self._parts, "", source, {}, path=options.path, buildpack=options.buildpack)
+            return planned.info(self._parts.builder().render(planned.plan))
 
     def events(self, *, app: str = "", after: int = 0, limit: int = 100, follow: bool = False) -> Iterator[Event]:
         """Events newer than `after`; without `after`, the last `limit` ones."""
-        raise NotImplementedError
+        events = self._store.events
+        found = events.after(after, app=app, limit=limit) if after else events.last(app=app, limit=limit)
+        last = after
+        while True:
+            for item in found:
+                yield item
+                last = item.id
+            if not follow or self._closing.is_set():
+                return
+            with events.added:
+                events.added.wait(1.0)
+            found = events.after(last, app=app)
 
     # --- keys
 
     def authenticate(self, key: str) -> api.KeyInfo:
         """Raises Denied."""
-        raise NotImplementedError
+        return self._store.keys.check(key)
 
     def keys(self) -> tuple[api.KeyInfo, ...]:
-        raise NotImplementedError
+        return self._store.keys.list()
 
     def create_key(self, request: api.NewKey, actor: str) -> api.CreatedKey:
-        raise NotImplementedError
+        if not request.name.strip():
+            raise UsageError("A key needs a name.", hint="mini keys create NAME")
+        if request.app:
+            self._store.apps.get(request.app)
+        with self._store.transaction():
+            key = self._store.keys.create(request)
+            self._store.events.add("key.created", actor, request.app, {"key": request.name})
+        return api.CreatedKey(name=request.name, key=key)
 
     def revoke_key(self, name: str, actor: str) -> None:
-        raise NotImplementedError
+        with self._store.transaction():
+            self._store.keys.revoke(name)
+            self._store.events.add("key.revoked", actor, data={"key": name})
 
     # --- apps
 
     def apps(self, base_url: str) -> tuple[api.AppInfo, ...]:
-        raise NotImplementedError
+        return tuple(describe.app_info(self._parts, app, base_url) for app in self._store.apps.all())
 
     def app(self, name: str, base_url: str) -> api.AppInfo:
-        raise NotImplementedError
+        return describe.app_info(self._parts, self._store.apps.get(name), base_url)
 
     def create_app(self, request: api.NewApp, actor: str, base_url: str) -> api.AppInfo:
-        raise NotImplementedError
+        return describe.app_info(self._parts, self._create(request.name, actor), base_url)
+
+    def _create(self, name: str, actor: str) -> App:
+        with self._store.transaction():
+            app = self._store.apps.create(check_name(name) if name else new_name(self._store.apps.names()), actor)
+            self._store.events.add("app.created", actor, app.name)
+            return app
 
     def rename_app(self, name: str, new: str, actor: str) -> None:
-        raise NotImplementedError
+        with self._store.transaction():
+            app = self._store.apps.get(name)
+            self._store.apps.rename(app.id, check_name(new))
+            self._store.keys.rename_app(name, new)
+            self._store.meta.next_generation()
+            add_hook_jobs(self._parts, "mini_app_rename", new, {"old": name, "new": new})
+            self._store.events.add("app.renamed", actor, new, {"old": name})
+        self._engine.worker.wake()
+        self._engine.publish()
 
     def destroy_app(self, name: str, actor: str) -> None:
         """Returns when nothing of the app is left; what is stuck is retried and shows in `status`."""
-        raise NotImplementedError
+        job = self._engine.housekeeper.condemn(self._store.apps.get(name), actor)
+        if not self._engine.worker.wait_for(job, DESTROY_PATIENCE):
+            error = next((item.error for item in self._store.jobs.all() if item.id == job), "")
+            raise Unavailable(
+                f"{name} is not gone yet{': ' + error if error else ''}.",
+                hint="It is tried again until it is done: mini status",
+                code="destroying",
+            )
 
     def wake(self, app: str) -> None:
         """Starts a sleeping app and returns when it is routed; many callers, one start."""
-        raise NotImplementedError
+        self._engine.sleeper.wake(app)
 
     # --- deploys: each of these returns at once; the work is a stored job
 
     def deploy(self, app: str, archive: Path, options: api.DeployOptions, actor: str, base_url: str) -> api.DeployInfo:
         """archive: a tar.gz, which the controller takes over (moves)."""
-        raise NotImplementedError
+        requests.check_env_names(options.env)
+        intake.check_disk(self._parts)
+        found = self._app_to_deploy(app, options, actor)
+        upload = intake.take_upload(self._parts, archive)
+        env = {name: Secret(item) for name, item in options.env.items()}
+        kept = intake.without_env(options)
+        request = Request(options=kept, env=env)
+        return self._info(self._engine.queue.submit_archive(found, request, actor, upload, base_url))
+
+    def _app_to_deploy(self, name: str, options: api.DeployOptions, actor: str) -> App:
+        try:
+            return self._store.apps.get(name)
+        except NotFound:
+            if not options.create:
+                raise
+            return self._create(name, actor)
+
+    def _info(self, deploy: Deploy) -> api.DeployInfo:
+        return describe.deploy_info(self._parts, deploy)
+
+    def _submit(self, app: App, kind: str, request: Request, actor: str, reason: str) -> api.DeployInfo:
+        return self._info(self._engine.queue.submit(app, kind, request, actor, reason))
 
     def deploys(self, app: str = "", *, limit: int = 50) -> tuple[api.DeployInfo, ...]:
-        raise NotImplementedError
+        number = self._store.apps.get(app).id if app else None
+        return tuple(self._info(item) for item in self._store.deploys.list(number, limit=limit))
 
     def deploy_info(self, deploy: int) -> api.DeployInfo:
-        raise NotImplementedError
+        return self._info(self._store.deploys.get(deploy))
 
     def deploy_events(self, deploy: int, *, after: int = 0, follow: bool = True) -> Iterator[api.DeployEvent]:
-        raise NotImplementedError
+        self._store.deploys.get(deploy)
+        return self._engine.journal.follow(deploy, after, follow=follow)
 
     def cancel_deploy(self, deploy: int, actor: str) -> api.DeployInfo:
-        raise NotImplementedError
+        return self._info(self._engine.queue.cancel(deploy, actor))
 
     def releases(self, app: str) -> tuple[api.ReleaseInfo, ...]:
-        raise NotImplementedError
+        found = self._store.apps.get(app)
+        return tuple(describe.release_info(found, item) for item in self._store.releases.all(found.id))
 
     def release(self, app: str, version: int) -> api.ReleaseInfo:
-        raise NotImplementedError
+        found = self._store.apps.get(app)
+        return describe.release_info(found, self._store.releases.get(found.id, version))
 
     def rollback(self, app: str, request: api.Rollback, actor: str) -> api.DeployInfo:
-        raise NotImplementedError
+        found = self._store.apps.get(app)
+        requests.current_release(self._parts, found)
+        version = request.version or requests.previous_version(self._parts, found)
+        stored = self._store.releases.get(found.id, version)
+        if stored.state != "live":
+            raise Conflict(f"v{version} never went live.", hint=f"mini releases -a {app} lists those that did.")
+        return self._submit(found, "rollback", Request(version=version), actor, f"rollback to v{version}")
 
     def env(self, app: str, *, build: bool = False) -> dict[str, str]:
         """In clear: the server masks unless asked to reveal."""
-        raise NotImplementedError
+        env = self._store.apps.env(self._store.apps.get(app).id, build=build)
+        return {name: item.reveal() for name, item in env.items()}
 
     def change_env(self, app: str, change: api.EnvChange, actor: str) -> api.DeployInfo | None:
         """None where nothing needs to restart."""
-        raise NotImplementedError
+        requests.check_env_names(change.set)
+        found = self._store.apps.get(app)
+        new = {name: Secret(item) for name, item in change.set.items()}
+        old = self._store.apps.env(found.id, build=change.build)
+        wanted = {name: item for name, item in {**old, **new}.items() if name not in change.unset}
+        busy = self._store.deploys.unfinished(found.id)
+        if wanted == old and not busy:
+            return None
+        reason = requests.describe_env_change(change)
+        if not change.build and (found.release is not None or busy):
+            return self._submit(found, "env", Request(env=new, unset=change.unset), actor, reason)
+        with self._store.transaction():
+            self._store.apps.set_env(found.id, new, build=change.build)
+            self._store.apps.unset_env(found.id, change.unset, build=change.build)
+            self._store.events.add("env.changed", actor, found.name, {"change": reason, "build": change.build})
+        return None
 
     def scale(self, app: str, request: api.Scale, actor: str) -> api.DeployInfo | None:
-        raise NotImplementedError
+        found = self._store.apps.get(app)
+        stored = requests.current_release(self._parts, found)
+        requests.check_scale(stored, request)
+        limits = requests.limits_change(request)
+        formation = {**self._store.apps.formation(found.id), **request.quantities}
+        same_limits = merge_limits(found.limits, limits) == dict(found.limits)
+        if formation == self._store.apps.formation(found.id) and same_limits:
+            return None
+        reason = requests.describe_scale(request)
+        if found.state == "stopped" and same_limits:
+            self._store.apps.set_formation(found.id, request.quantities)
+            self._store.events.add("app.scaled", actor, found.name, {"change": reason})
+            return None
+        wanted = Request(quantities=request.quantities, limits={} if same_limits else limits)
+        return self._submit(found, "scale", wanted, actor, reason)
 
     def restart(self, app: str, actor: str, *, process: str = "") -> api.DeployInfo:
-        raise NotImplementedError
+        found = self._store.apps.get(app)
+        stored = requests.current_release(self._parts, found)
+        requests.check_scale(stored, api.Scale(process=process))
+        if found.state == "stopped":
+            raise Conflict(f"{app} is stopped.", hint=f"mini start {app}")
+        return self._submit(found, "restart", Request(process=process), actor, f"restart {process}".strip())
 
     def stop(self, app: str, actor: str) -> None:
-        raise NotImplementedError
+        with self._store.transaction():
+            found = self._store.apps.get(app)
+            requests.current_release(self._parts, found)
+            if busy := self._store.deploys.unfinished(found.id):
+                raise Conflict(
+                    f"Deploy {busy[0].id} of {app} is under way.", hint=f"mini deploys cancel {busy[0].id}", code="busy"
+                )
+            self._store.apps.change(found.id, state="stopped", asleep=0)
+            for item in self._store.instances.find(app=found.id, phase="live"):
+                self._store.instances.change(item.id, phase="retired", routed=0)
+            self._store.meta.next_generation()
+            self._store.events.add("app.stopped", actor, found.name)
+        self._engine.publish()
+        self._engine.await_retired(found)
 
     def start_app(self, app: str, actor: str) -> api.DeployInfo:
-        raise NotImplementedError
+        found = self._store.apps.get(app)
+        requests.current_release(self._parts, found)
+        return self._submit(found, "start", Request(), actor, "start")
 
     # --- watching
 
     def ps(self, app: str) -> tuple[api.InstanceInfo, ...]:
-        raise NotImplementedError
+        found = self._store.apps.get(app)
+        return self._engine.ps(found)
 
     def logs(
         self,
@@ -165,46 +354,117 @@ class Controller:
         since: float = 0.0,
         pattern: str = "",
     ) -> Iterator[LogLine]:
-        raise NotImplementedError
+        log = self._parts.book.of(self._store.apps.get(app).handle)
+        wanted = Filter(process=process, source=source, since=since, pattern=pattern).compiled()
+        count = max(lines, 0)
+        if follow:
+            return log.follow(count, wanted, self._closing.is_set)
+        return iter(log.tail(count, wanted, since))
 
     # --- one-offs
 
     def run(self, app: str, request: api.OneOffRequest, actor: str) -> OneOff:
         """A command in a new instance of the current release, its streams connected. With `detach` it goes on when
         the streams are closed."""
-        raise NotImplementedError
+        found = self._store.apps.get(app)
+        self._store.events.add("app.run", actor, found.name, {"command": " ".join(request.command[:1])})
+        return oneoffs.run(self._parts, self._engine.reconciler, found, request)
 
     def exec(self, app: str, request: api.OneOffRequest, actor: str) -> OneOff:
         """A command in the running instance `request.instance`, or in the first one where it is ""."""
-        raise NotImplementedError
+        found = self._store.apps.get(app)
+        self._store.events.add(
+            "app.exec", actor, found.name, {"command": request.command[0] if request.command else ""}
+        )
+        return oneoffs.execute(self._parts, found, request)
 
     # --- domains, volumes, maintenance
 
     def domains(self, app: str, base_url: str) -> tuple[api.DomainInfo, ...]:
-        raise NotImplementedError
+        found = self._store.apps.get(app)
+        host, _ = hosts.split_port(self._parts.url(found, base_url).partition("://")[2])
+        first = requests.domain_info(self._parts, host, base_url, default=True)
+        added = self._store.apps.domains(found.id)
+        return (first, *(requests.domain_info(self._parts, item, base_url, default=False) for item in added))
 
     def add_domain(self, app: str, domain: str, actor: str, base_url: str) -> api.DomainInfo:
-        raise NotImplementedError
+        found = self._store.apps.get(app)
+        name = requests.check_domain(self._parts, domain)
+        with self._store.transaction():
+            self._store.apps.add_domain(found.id, name)
+            self._store.meta.next_generation()
+            self._store.events.add("domain.added", actor, found.name, {"domain": name})
+        self._engine.publish()
+        return requests.domain_info(self._parts, name, base_url, default=False)
 
     def remove_domain(self, app: str, domain: str, actor: str) -> None:
-        raise NotImplementedError
+        found = self._store.apps.get(app)
+        name = hosts.canonical(domain)
+        with self._store.transaction():
+            self._store.apps.remove_domain(found.id, name)
+            self._store.meta.next_generation()
+            self._store.events.add("domain.removed", actor, found.name, {"domain": name})
+        self._engine.publish()
 
     def volumes(self, app: str) -> tuple[api.VolumeChange, ...]:
-        raise NotImplementedError
+        return tuple(api.VolumeChange(target=item.target, name=item.name) for item in self._volumes(app))
+
+    def _volumes(self, app: str) -> tuple[Volume, ...]:
+        """What is mounted now, with what the next release will mount."""
+        found = self._store.apps.get(app)
+        mounted = requests.current_release(self._parts, found).release.volumes if found.release is not None else ()
+        return tuple({item.target: item for item in (*mounted, *self._store.apps.volumes(found.id))}.values())
 
     def add_volume(self, app: str, request: api.VolumeChange, actor: str) -> api.DeployInfo | None:
-        raise NotImplementedError
+        if "volumes" not in self._parts.runtime.abilities:
+            raise UsageError(f"The {self._parts.runtime.name} runtime has no volumes.")
+        volume = requests.new_volume(request, self._volumes(app))
+        added = (*self._store.apps.volumes(self._store.apps.get(app).id), volume)
+        return self._change_volumes(app, added, actor, f"volumes add {volume.target}")
 
     def remove_volume(self, app: str, target: str, actor: str) -> api.DeployInfo | None:
-        raise NotImplementedError
+        """Once no instance has it mounted, its files go, too."""
+        found = self._store.apps.get(app)
+        added = self._store.apps.volumes(found.id)
+        gone = next((item for item in added if target in (item.target, item.name)), None)
+        if gone is None:
+            declared = any(target in (item.target, item.name) for item in self._volumes(app))
+            hint = "Take it out of mini.toml and deploy." if declared else "mini volumes lists them."
+            raise NotFound(f"No volume {target} was added to {app}.", hint=hint)
+        rest = tuple(item for item in added if item is not gone)
+        info = self._change_volumes(app, rest, actor, f"volumes remove {gone.target}")
+        data = {"app": found.id, "name": gone.name, "deploy": info.id if info else 0}
+        self._store.jobs.add("remove-volume", found.name, data=data)
+        self._engine.worker.wake()
+        return info
+
+    def _change_volumes(self, app: str, wanted: tuple[Volume, ...], actor: str, reason: str) -> api.DeployInfo | None:
+        found = self._store.apps.get(app)
+        if found.release is not None:
+            return self._submit(found, "volumes", Request(volumes=wanted), actor, reason)
+        self._store.apps.replace_volumes(found.id, wanted)
+        self._store.events.add("volumes.changed", actor, found.name, {"change": reason})
+        return None
 
     def maintenance(self, app: str, on: bool, actor: str) -> None:
-        raise NotImplementedError
+        with self._store.transaction():
+            found = self._store.apps.get(app)
+            self._store.apps.change(found.id, maintenance=int(on))
+            self._store.meta.next_generation()
+            self._store.events.add(f"maintenance.{'on' if on else 'off'}", actor, found.name)
+        self._engine.publish()
 
 
-def open_controller(settings: Settings, paths: Paths) -> Controller:
+def open_controller(settings: Settings, paths: Paths, *, hooks: Hooks | None = None) -> Controller:
     """The controller of the data folder, not started yet. Takes the folder's lock, opens and migrates the store.
 
-    settings: with `port` and `bind` as they are to be used. Raises Conflict where another controller has the lock.
+    settings: with `port` and `bind` as they are to be used. hooks: instead of those of the installed plugins.
+    Raises Conflict where another controller has the lock.
     """
-    raise NotImplementedError
+    lock = FolderLock.take(paths.data)
+    try:
+        parts, notice = open_parts(settings, paths, hooks)
+        return Controller(Engine(parts, notice), lock)
+    except BaseException:
+        lock.release()
+        raise

@@ -6,16 +6,18 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import msgspec
+
 from mini_core.errors import Conflict, NotFound
 from mini_core.store.crypto import Cipher
 from mini_core.store.database import Database, Row
 from mini_core.store.records import App
-from mini_core.types import Secret, Volume, from_data
+from mini_core.types import Limits, Secret, Volume, encode, from_data
 
 
 def _app(row: Row) -> App:
     flags = {name: bool(row[name]) for name in ("asleep", "maintenance", "hold", "prepared")}
-    return from_data(App, row | flags)
+    return from_data(App, row | flags | {"limits": msgspec.json.decode(row["limits"])})
 
 
 class Apps:
@@ -66,6 +68,9 @@ class Apps:
 
     def change(self, app: int, **columns: Any) -> None:
         self._db.update("apps", {"id": app, **columns}, "id")
+
+    def set_limits(self, app: int, limits: Mapping[str, Limits]) -> None:
+        self.change(app, limits=encode(limits).decode())
 
     def rename(self, app: int, name: str) -> None:
         with self._db.transaction():

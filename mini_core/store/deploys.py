@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy.exc import IntegrityError
 
 from mini_core.api import DeployEvent, DeployState, Failure
-from mini_core.errors import NotFound
+from mini_core.errors import Cancelled, NotFound
 from mini_core.store.crypto import Cipher
 from mini_core.store.database import Database, Row
 from mini_core.store.records import Deploy, Request
@@ -94,8 +94,11 @@ class Deploys:
         self._db.update("deploys", {"id": number, **columns}, "id")
 
     def advance(self, number: int, step: str, **columns: Any) -> None:
-        """Writes the step down; it counts as reached from here on."""
-        self.change(number, step=step, **columns)
+        """Writes the step down; it counts as reached from here on. Raises Cancelled for a deploy that was ended
+        meanwhile, so that whoever still works on it stops."""
+        row = {"id": number, "state": "running", "step": step, **columns}
+        if not self._db.update("deploys", row, "id", "state"):
+            raise Cancelled("The deploy has ended already.", code="timeout")
 
     def finish(self, number: int, state: DeployState, *, failure: Failure | None = None, **columns: Any) -> None:
         """Ends it and forgets the secrets of its request."""

@@ -5,10 +5,16 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from sqlalchemy.exc import IntegrityError
+
 from mini_core.errors import NotFound
 from mini_core.store.database import Database, Row
 from mini_core.store.records import Instance
 from mini_core.types import Endpoint, from_data
+
+
+class Taken(Exception):
+    """The id or the address belongs to another instance."""
 
 
 def _instance(row: Row) -> Instance:
@@ -29,7 +35,7 @@ class Instances:
         self._db = db
 
     def add(self, item: Instance) -> None:
-        """Raises an integrity error where the id or the address is taken."""
+        """Raises Taken."""
         row = {
             "id": item.id,
             "app": item.app,
@@ -43,7 +49,10 @@ class Instances:
             "port": item.endpoint.port if item.endpoint else None,
             "created_at": item.created_at or time.time(),
         }
-        self._db.insert("instances", row)
+        try:
+            self._db.insert("instances", row)
+        except IntegrityError:
+            raise Taken(f"{item.id} or {item.endpoint} is taken") from None
 
     def get(self, name: str) -> Instance:
         row = self._db.one("instances", id=name)

@@ -9,7 +9,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, handle TEXT NOT NULL UNIQUE,
             created_at REAL NOT NULL, created_by TEXT NOT NULL, state TEXT NOT NULL DEFAULT 'new',
             asleep INTEGER NOT NULL DEFAULT 0, maintenance INTEGER NOT NULL DEFAULT 0,
-            hold INTEGER NOT NULL DEFAULT 0, release INTEGER, deployed_at REAL, prepared INTEGER NOT NULL DEFAULT 0)""",
+            hold INTEGER NOT NULL DEFAULT 0, release INTEGER, deployed_at REAL, prepared INTEGER NOT NULL DEFAULT 0,
+            limits TEXT NOT NULL DEFAULT '{}')""",
         """CREATE TABLE domains (
             domain TEXT PRIMARY KEY, app INTEGER NOT NULL REFERENCES apps(id) ON DELETE CASCADE,
             added_at REAL NOT NULL)""",
@@ -27,7 +28,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             app INTEGER NOT NULL REFERENCES apps(id) ON DELETE CASCADE, version INTEGER NOT NULL,
             state TEXT NOT NULL, data TEXT NOT NULL, env BLOB NOT NULL, addons BLOB NOT NULL,
             fingerprint TEXT NOT NULL, build_key TEXT NOT NULL, created_at REAL NOT NULL,
-            image_kept INTEGER NOT NULL DEFAULT 1, PRIMARY KEY (app, version))""",
+            image_kept INTEGER NOT NULL DEFAULT 1, extras TEXT NOT NULL, PRIMARY KEY (app, version))""",
         """CREATE TABLE deploys (
             id INTEGER PRIMARY KEY AUTOINCREMENT, app INTEGER NOT NULL REFERENCES apps(id) ON DELETE CASCADE,
             kind TEXT NOT NULL, state TEXT NOT NULL, step TEXT NOT NULL, actor TEXT NOT NULL, reason TEXT NOT NULL,

@@ -7,6 +7,7 @@ from dataclasses import field
 from typing import Any, Literal
 
 from mini_core.api import DeployKind, DeployOptions, DeployState, Failure
+from mini_core.manifest import CronJob, Scripts
 from mini_core.types import Endpoint, InstanceKind, Limits, Release, Secret, Volume, value
 
 AppPhase = Literal["new", "running", "stopped", "destroying"]
@@ -18,7 +19,7 @@ class App:
     """handle: the name it was created with, by which runtimes, labels and folders know it; a rename leaves it.
 
     hold: its requests wait while instances that cannot run side by side change over. prepared: its one-time
-    postdeploy script has run.
+    postdeploy script has run. limits: what the user set, by process type ("" is all).
     """
 
     id: int
@@ -33,9 +34,20 @@ class App:
     release: int | None = None
     deployed_at: float | None = None
     prepared: bool = False
+    limits: Mapping[str, Limits] = field(default_factory=dict)
 
 
 ReleaseState = Literal["pending", "live", "failed"]
+
+
+@value
+class Extras:
+    """What the repository's files say beyond the plan, kept with the release that was made from them."""
+
+    scripts: Scripts = Scripts()
+    cron: tuple[CronJob, ...] = ()
+    limits: Mapping[str, Limits] = field(default_factory=dict)
+    volumes: tuple[Volume, ...] = ()
 
 
 @value
@@ -49,6 +61,7 @@ class StoredRelease:
     fingerprint: str
     build_key: str
     image_kept: bool = True
+    extras: Extras = Extras()
 
 
 @value

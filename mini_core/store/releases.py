@@ -7,7 +7,7 @@ from dataclasses import replace
 from mini_core.errors import NotFound
 from mini_core.store.crypto import Cipher
 from mini_core.store.database import Database, Row
-from mini_core.store.records import ReleaseState, StoredRelease
+from mini_core.store.records import Extras, ReleaseState, StoredRelease
 from mini_core.types import Image, Release, Secret, decode, encode, to_data
 
 
@@ -33,6 +33,7 @@ class Releases:
             "fingerprint": stored.fingerprint,
             "build_key": stored.build_key,
             "created_at": release.created_at,
+            "extras": encode(stored.extras).decode(),
         }
         self._db.insert("releases", row)
 
@@ -74,4 +75,5 @@ class Releases:
             fingerprint=row["fingerprint"],
             build_key=row["build_key"],
             image_kept=bool(row["image_kept"]),
+            extras=decode(Extras, row["extras"]),
         )

@@ -1,0 +1,223 @@
+"""When an instance is healthy, and where it listens.
+
+An instance is healthy when its health path answers below 400, or, without one, when its port answers at all: a port
+that merely accepts connections may have nothing behind it. What listens decides: an app that ignores PORT is found.
+"""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from mini_core.engine.failures import InstanceFailed, ended
+from mini_core.interfaces import Runtime
+from mini_core.types import Endpoint, InstanceSpec, InstanceStatus, LogLine, value
+
+PROBE_TIMEOUT = 5.0
+"""Seconds for one probe, connecting included."""
+
+HEADERS = {"User-Agent": "mini-health", "Connection": "close"}
+
+PATIENCE = 1.5
+"""Seconds for which an app listens elsewhere, and not on its PORT, before it is taken to ignore PORT."""
+
+LOOPBACK_PATIENCE = 4.0
+"""Seconds after which listening on its own loopback only is an error."""
+
+SETTLED = 2.0
+"""Seconds that a process without a port has to stay up."""
+
+
+@value
+class Answer:
+    """Of a probe. status: of the HTTP answer, if there was one. detail: for an error message."""
+
+    ok: bool
+    detail: str
+    status: int | None = None
+    refused: bool = False
+
+
+def probe(address: Endpoint, path: str, host: str, timeout: float = PROBE_TIMEOUT) -> Answer:
+    """One GET. Without a path any answer is good, and "/" is asked for; a redirect counts as an answer."""
+    connection = http.client.HTTPConnection(address.host, address.port, timeout=timeout)
+    try:
+        connection.request(
+            "GET", path or "/", headers={"Host": host, "User-Agent": "mini-health", "Connection": "close"}
+        )
+        status = connection.getresponse().status
+    except ConnectionRefusedError:
+        return Answer(ok=False, detail="nothing listens there", refused=True)
+    except http.client.RemoteDisconnected:
+        return Answer(ok=False, detail="it closed the connection without an answer")
+    except http.client.HTTPException:
+        return Answer(ok=not path, detail="its answer is no HTTP")
+    except TimeoutError:
+        return Answer(ok=False, detail=f"no answer within {timeout:.0f} s")
+    except OSError as error:
+        return Answer(ok=False, detail=str(error.strerror or error), refused=True)
+    finally:
+        connection.close()
+    return Answer(ok=not path or status < 400, detail=f"it answered {status}", status=status)
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def is_wildcard(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return host in ("", "*")
+
+
+@value
+class Healthy:
+    """found: where it listens, if not where it was told to. warnings: for the user. seconds: how long it took."""
+
+    found: Endpoint | None = None
+    warnings: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+class Watch:
+    """Watches one instance that was just started. `look` is called again and again until it has an answer."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        spec: InstanceSpec,
+        host: str,
+        *,
+        isolated: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.spec = spec
+        self._runtime = runtime
+        self._host = host
+        self._isolated = isolated
+        self._clock = clock
+        self._began = clock()
+        self._elsewhere_since: float | None = None
+        self._last = Answer(ok=False, detail="nothing listens there", refused=True)
+        self._listening: tuple[Endpoint, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return f"{self.spec.process}.{self.spec.index}"
+
+    def look(self) -> Healthy | None:
+        """Healthy, or None for not yet. Raises InstanceFailed when it never will be."""
+        status = self._runtime.status(self.spec.id)
+        if status is None or status.state in ("exited", "gone"):
+            raise self._ended(status)
+        if self.spec.endpoint is None:
+            up = self._clock() - self._began
+            return Healthy(seconds=up) if up >= SETTLED and status.state == "running" else None
+        if healthy := self._probe(self.spec.endpoint, status):
+            return healthy
+        if self._clock() - self._began > self.spec.plan.health.timeout:
+            raise self._too_late()
+        return None
+
+    def _probe(self, endpoint: Endpoint, status: InstanceStatus) -> Healthy | None:
+        path = self.spec.plan.health.path
+        self._last = probe(endpoint, path, self._host)
+        if self._last.ok:
+            self._listening = status.listening or ()
+            return self._healthy(None)
+        self._listening = status.listening or ()
+        if not self._last.refused or not status.listening:
+            self._elsewhere_since = None
+            return None
+        return self._elsewhere(endpoint, status.listening)
+
+    def _elsewhere(self, endpoint: Endpoint, listening: Sequence[Endpoint]) -> Healthy | None:
+        """It listens, but not where it was told to."""
+        now = self._clock()
+        self._elsewhere_since = self._elsewhere_since or now
+        waited = now - self._elsewhere_since
+        reachable = [found for item in listening if (found := self._reachable(item, endpoint))]
+        if not reachable:
+            if waited >= LOOPBACK_PATIENCE:
+                raise self._loopback_only(listening)
+            return None
+        if waited < PATIENCE:
+            return None
+        for found in self._likeliest(reachable):
+            self._last = probe(found, self.spec.plan.health.path, self._host)
+            if self._last.ok:
+                return self._healthy(found)
+        return None
+
+    def _reachable(self, item: Endpoint, endpoint: Endpoint) -> Endpoint | None:
+        """The address from which something that listens there can be reached from here."""
+        if is_wildcard(item.host):
+            return Endpoint(host=endpoint.host, port=item.port)
+        if is_loopback(item.host):
+            return None if self._isolated else item
+        return item if not self._isolated else Endpoint(host=endpoint.host, port=item.port)
+
+    def _likeliest(self, found: Iterable[Endpoint]) -> list[Endpoint]:
+        declared = (self.spec.plan.port, *self.spec.image.ports)
+        return sorted(set(found), key=lambda item: (item.port not in declared, item.port, item.host))
+
+    def _healthy(self, found: Endpoint | None) -> Healthy:
+        warnings = []
+        if found is not None and self.spec.endpoint is not None and found.port != self.spec.endpoint.port:
+            warnings.append(f"Listens on {found.port}, ignoring PORT")
+        port = (found or self.spec.endpoint or Endpoint(host="", port=0)).port
+        if not self._isolated and any(item.port == port and is_wildcard(item.host) for item in self._listening):
+            warnings.append(
+                f"{self.name} listens on all interfaces: port {port} can be reached past the router. "
+                "Listen on $HOST (127.0.0.1)"
+            )
+        return Healthy(found=found, warnings=tuple(warnings), seconds=self._clock() - self._began)
+
+    # --- errors
+
+    def last_lines(self) -> list[LogLine]:
+        return list(self._runtime.logs(self.spec.id))[-20:]
+
+    def _tail(self) -> list[str]:
+        return [line.text for line in self.last_lines()]
+
+    def _ended(self, status: InstanceStatus | None) -> InstanceFailed:
+        if status is None:
+            return InstanceFailed(f"{self.name} was removed from outside while it started.", code="gone")
+        return ended(self.name, status, self.spec.limits.memory, self.last_lines())
+
+    def _loopback_only(self, listening: Sequence[Endpoint]) -> InstanceFailed:
+        ports = ", ".join(dict.fromkeys(str(item) for item in listening))
+        return InstanceFailed(
+            f"{self.name} listens on its own loopback only ({ports}): nobody else can reach it.",
+            code="loopback-only",
+            hint="listen on 0.0.0.0 (or $HOST) instead of 127.0.0.1 or localhost.",
+            tail=self._tail(),
+        )
+
+    def _too_late(self) -> InstanceFailed:
+        health, seconds = self.spec.plan.health, f"{self.spec.plan.health.timeout:.0f} s"
+        if not self._last.refused:
+            where = health.path or "its port"
+            return InstanceFailed(
+                f"{self.name} was not healthy within {seconds}: {where}: {self._last.detail}.",
+                code="unhealthy",
+                hint="A health path has to answer below 400." if health.path else "It has to answer HTTP requests.",
+                tail=self._tail(),
+            )
+        port = self.spec.endpoint.port if self.spec.endpoint else 0
+        elsewhere = ", ".join(dict.fromkeys(str(item) for item in self._listening))
+        instead = f" (it listens on {elsewhere})" if elsewhere else ""
+        return InstanceFailed(
+            f"{self.name} never listened on port {port} within {seconds}{instead}.",
+            code="never-listens",
+            hint="Listen on $PORT; for a slow start, raise [health] timeout in mini.toml.",
+            tail=self._tail(),
+        )

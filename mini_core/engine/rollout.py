@@ -1,0 +1,108 @@
+"""A set of instances takes over from another: started side by side, watched until healthy, then switched."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from mini_core.engine.health import Healthy, Watch
+from mini_core.engine.parts import Parts
+from mini_core.engine.specs import new_instance, processes_of, spec_of
+from mini_core.errors import MiniError
+from mini_core.interfaces import Job
+from mini_core.store.records import App, Instance, StoredRelease
+from mini_core.types import Endpoint, InstanceSpec, value
+
+LOOK_EVERY = 0.05
+"""Seconds between looks at starting instances; grows to `LOOK_SLOWLY`."""
+
+LOOK_SLOWLY = 0.25
+
+
+@value
+class Team:
+    """new: to be started. kept: go on. old: to be retired once the new ones are routed."""
+
+    new: tuple[Instance, ...] = ()
+    kept: tuple[Instance, ...] = ()
+    old: tuple[Instance, ...] = ()
+
+
+def assemble(
+    parts: Parts,
+    app: App,
+    stored: StoredRelease,
+    quantities: Mapping[str, int],
+    *,
+    deploy: int | None,
+    renew: frozenset[str] | None = frozenset(),
+) -> Team:
+    """What has to start and to go, so that each process type has its quantity of instances of this release.
+
+    renew: process types whose instances are replaced though they are of this release; None renews all. The new
+    ones are in the store, with id and address, when this returns.
+    """
+    live = parts.store.instances.find(app=app.id, phase="live")
+    kept, new = [], []
+    for process in processes_of(stored):
+        kind = "web" if process.name == "web" else "worker"
+        for index in range(1, quantities.get(process.name, 0) + 1):
+            staying = [item for item in live if (item.process, item.index) == (process.name, index)]
+            fitting = [item for item in staying if item.release == stored.release.version]
+            if fitting and renew is not None and process.name not in renew:
+                kept.append(fitting[0])
+            else:
+                new.append(new_instance(parts, app, stored, process.name, index, kind, deploy=deploy))  # type: ignore[arg-type]
+    old = tuple(item for item in live if item not in kept)
+    return Team(new=tuple(new), kept=tuple(kept), old=old)
+
+
+def specs_of(parts: Parts, app: App, stored: StoredRelease, team: Team) -> dict[str, InstanceSpec]:
+    return {item.id: spec_of(parts, app, stored, item) for item in team.new}
+
+
+def start(parts: Parts, specs: Mapping[str, InstanceSpec], job: Job) -> None:
+    for spec in specs.values():
+        job.check()
+        parts.runtime.start(spec, job)
+        parts.store.instances.change(spec.id, started_at=time.time())
+
+
+def wait_healthy(parts: Parts, app: App, specs: Mapping[str, InstanceSpec], job: Job) -> dict[str, Healthy]:
+    """Returns when all are healthy. Raises InstanceFailed for the first that cannot become so, and Cancelled."""
+    host = parts.hosts(app)[0]
+    waiting = {name: Watch(parts.runtime, spec, host, isolated=parts.isolated) for name, spec in specs.items()}
+    healthy: dict[str, Healthy] = {}
+    pause = LOOK_EVERY
+    while True:
+        for name, watch in list(waiting.items()):
+            job.check()
+            if answer := watch.look():
+                healthy[name] = answer
+                del waiting[name]
+                parts.store.instances.change(name, healthy=1)
+                parts.store.instances.set_found(name, answer.found)
+                for warning in answer.warnings:
+                    job.emit(warning, kind="warning")
+        if not waiting:
+            return healthy
+        time.sleep(pause)
+        pause = min(pause * 1.3, LOOK_SLOWLY)
+
+
+def cannot_overlap(parts: Parts, old: tuple[Instance, ...]) -> bool:
+    """Whether old instances hold a port that new ones would want too: they ignore PORT, and share the machine's."""
+    return "side-by-side-ports" not in parts.runtime.abilities and any(item.found for item in old)
+
+
+def supervise(parts: Parts, team: Team) -> None:
+    """From now on the engine may restart them, too; where it can't, the reconciler does."""
+    for item in team.new:
+        try:
+            parts.runtime.supervise(item.id)
+        except MiniError:
+            continue
+
+
+def addresses(team: Team) -> tuple[Endpoint, ...]:
+    return tuple(item.endpoint for item in (*team.new, *team.kept) if item.endpoint)

@@ -1,0 +1,276 @@
+"""Log lines that outlive instances: kept per app in bounded segments of JSON lines, and handed to log sinks.
+
+logs/HANDLE/000001.jsonl, 000002.jsonl, …    the highest number is written to, the lowest are dropped
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import re
+import shutil
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from mini_core.errors import UsageError
+from mini_core.interfaces import LogSink
+from mini_core.types import LogLine, decode, encode, value
+
+log = logging.getLogger(__name__)
+
+SEGMENTS = 8
+"""How many files an app's lines are spread over; a full log loses an eighth at a time."""
+
+LONGEST_LINE = 16 * 1024
+"""Characters kept of one line."""
+
+
+@value
+class Filter:
+    """Which lines are wanted: "" and 0 take all. process: a type ("web") or one of it ("web.1")."""
+
+    process: str = ""
+    source: str = ""
+    since: float = 0.0
+    pattern: str = ""
+
+    def compiled(self) -> Callable[[LogLine], bool]:
+        """Raises UsageError for a pattern that is no regular expression."""
+        try:
+            search = re.compile(self.pattern).search if self.pattern else None
+        except re.error as error:
+            raise UsageError(f"--grep: {error}", hint="It takes a regular expression.") from None
+
+        def wanted(line: LogLine) -> bool:
+            return (
+                line.at >= self.since
+                and (not self.source or line.source == self.source)
+                and (not self.process or self.process in (line.process, line.process.partition(".")[0]))
+                and (search is None or search(line.text) is not None)
+            )
+
+        return wanted
+
+
+class AppLog:
+    """The stored lines of one app. Thread-safe."""
+
+    def __init__(self, folder: Path, size: int) -> None:
+        self._folder = folder
+        self._segment = max(size // SEGMENTS, 4096)
+        self._file: IO[bytes] | None = None
+        self._added = threading.Condition()
+        self._closed = False
+
+    def append(self, lines: Sequence[LogLine]) -> None:
+        data = b"".join(encode(line) + b"\n" for line in lines)
+        with self._added:
+            if self._closed:
+                return
+            file = self._writable(len(data))
+            file.write(data)
+            file.flush()
+            self._added.notify_all()
+
+    def _writable(self, size: int) -> IO[bytes]:
+        if self._file is None:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            paths = self._segments()
+            self._file = self._open(paths[-1] if paths else self._folder / "000001.jsonl")
+        if self._file.tell() and self._file.tell() + size > self._segment:
+            number = int(Path(self._file.name).stem) + 1
+            self._file.close()
+            self._file = self._open(self._folder / f"{number:06d}.jsonl")
+            for path in self._segments()[:-SEGMENTS]:
+                path.unlink(missing_ok=True)
+        return self._file
+
+    @staticmethod
+    def _open(path: Path) -> IO[bytes]:
+        """For appending; the half of a line that a crash left is ended, and skipped when reading."""
+        file = path.open("a+b")
+        if file.tell():
+            file.seek(-1, 2)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        return file
+
+    def _segments(self) -> list[Path]:
+        return sorted(self._folder.glob("*.jsonl"))
+
+    def tail(self, count: int, wanted: Callable[[LogLine], bool], since: float = 0.0) -> list[LogLine]:
+        """The last `count` lines that are wanted, oldest first. since: older segments are not read."""
+        with self._added:
+            return self._tail(count, wanted, since)
+
+    def _tail(self, count: int, wanted: Callable[[LogLine], bool], since: float) -> list[LogLine]:
+        found: deque[LogLine] = deque()
+        for path in reversed(self._segments()):
+            if len(found) >= count or (since and path.stat().st_mtime < since):
+                break
+            newest = deque((line for line in read_lines(path) if wanted(line)), maxlen=count - len(found))
+            found.extendleft(reversed(newest))
+        return list(found)
+
+    def follow(self, count: int, wanted: Callable[[LogLine], bool], stop: Callable[[], bool]) -> Iterator[LogLine]:
+        """The last lines, then those to come, until `stop` says so (asked at least every second) or the log ends."""
+        with self._added:
+            latest = self._tail(count, wanted, 0.0)
+            path, position = self._end()
+        yield from latest
+        while not stop():
+            with self._added:
+                if self._end() == (path, position) and not self._closed:
+                    self._added.wait(1.0)
+                lines, path, position = self._read_from(path, position)
+                ended = self._closed and not lines
+            yield from (line for line in lines if wanted(line))
+            if ended:
+                return
+
+    def _end(self) -> tuple[Path | None, int]:
+        paths = self._segments()
+        return (paths[-1], paths[-1].stat().st_size) if paths else (None, 0)
+
+    def _read_from(self, path: Path | None, position: int) -> tuple[list[LogLine], Path | None, int]:
+        lines: list[LogLine] = []
+        for segment in self._segments():
+            if path is None or segment.name > path.name:
+                lines += read_lines(segment)
+            elif segment == path:
+                lines += read_lines(segment, position)
+        return lines, *self._end()
+
+    def close(self) -> None:
+        with self._added:
+            self._closed = True
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+            self._added.notify_all()
+
+    def remove(self) -> None:
+        self.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def read_lines(path: Path, position: int = 0) -> list[LogLine]:
+    """The lines of a segment from a position on; damaged ones are left out."""
+    lines = []
+    try:
+        with path.open("rb") as file:
+            file.seek(position)
+            for raw in file:
+                with contextlib.suppress(msgspec.DecodeError, msgspec.ValidationError):
+                    lines.append(decode(LogLine, raw))
+    except FileNotFoundError:
+        pass
+    return lines
+
+
+class Sink:
+    """A log sink behind a bounded queue: what it is too slow for is dropped and counted."""
+
+    BATCH = 500
+
+    def __init__(self, sink: LogSink, size: int = 10_000) -> None:
+        self.name = sink.name
+        self.dropped = 0
+        self.failures = 0
+        self.problem = ""
+        self._sink = sink
+        self._queue: queue.Queue[LogLine | None] = queue.Queue(size)
+        self._thread = threading.Thread(target=self._run, name=f"log-sink-{sink.name}", daemon=True)
+        self._thread.start()
+
+    def put(self, lines: Iterable[LogLine]) -> None:
+        for line in lines:
+            try:
+                self._queue.put_nowait(line)
+            except queue.Full:
+                self.dropped += 1
+
+    def _run(self) -> None:
+        ended = False
+        while not ended:
+            batch = [self._queue.get()]
+            while len(batch) < self.BATCH and not self._queue.empty():
+                batch.append(self._queue.get())
+            ended = None in batch
+            if lines := [line for line in batch if line is not None]:
+                self._write(lines)
+
+    def _write(self, lines: Sequence[LogLine]) -> None:
+        try:
+            self._sink.write(lines)
+            self.problem = ""
+        except Exception as error:  # a sink's bug is its own: counted, shown, and the lines dropped
+            self.failures += 1
+            self.dropped += len(lines)
+            self.problem = f"{type(error).__name__}: {error}"
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Writes what is queued, as far as time allows, and closes the sink."""
+        with contextlib.suppress(queue.Full):
+            self._queue.put(None, timeout=1.0)
+        self._thread.join(timeout)
+        try:
+            self._sink.close()
+        except Exception as error:
+            log.warning("log sink %s failed to close", self.name, exc_info=error)
+
+
+class LogBook:
+    """All apps' logs, by handle."""
+
+    def __init__(self, folder: Path, size: int) -> None:
+        self._folder = folder
+        self._size = size
+        self._lock = threading.Lock()
+        self._logs: dict[str, AppLog] = {}
+        self.sinks: tuple[Sink, ...] = ()
+
+    def of(self, handle: str) -> AppLog:
+        with self._lock:
+            if handle not in self._logs:
+                self._logs[handle] = AppLog(self._folder / handle, self._size)
+            return self._logs[handle]
+
+    def append(self, handle: str, lines: Sequence[LogLine]) -> None:
+        """Stores redacted lines and hands them to the sinks. A full disk costs lines, never the caller."""
+        short = [line if len(line.text) <= LONGEST_LINE else _cut(line) for line in lines]
+        try:
+            self.of(handle).append(short)
+        except OSError as error:
+            log.warning("log lines of %s are lost: %s", handle, error)
+        for sink in self.sinks:
+            sink.put(short)
+
+    def last_of(self, handle: str, instance: str) -> list[LogLine]:
+        """The newest stored lines of an instance, all of one time: from there on its log is to be read."""
+        lines = self.of(handle).tail(200, lambda line: line.instance == instance)
+        return [line for line in lines if line.at == lines[-1].at]
+
+    def remove(self, handle: str) -> None:
+        self.of(handle).remove()
+        with self._lock:
+            self._logs.pop(handle, None)
+
+    def close(self) -> None:
+        with self._lock:
+            logs = list(self._logs.values())
+        for item in logs:
+            item.close()
+        for sink in self.sinks:
+            sink.close()
+
+
+def _cut(line: LogLine) -> LogLine:
+    return replace(line, text=line.text[:LONGEST_LINE] + "…")
