@@ -153,7 +153,7 @@ class Request(HTTPRequestParser):
         self.method, target = match[1], match[2]
         self.command = self.method.decode("ascii")
         if match[3] != b"1":
-            raise _Refused(VersionNotSupported("Only HTTP/1.0 and HTTP/1.1 are spoken here."))
+            raise _Refused(VersionNotSupported("Only the versions 1.0 and 1.1 are spoken here."))
         self.version = "1.0" if match[4] == b"0" else "1.1"
         if self.method in _REFUSED_METHODS:
             raise _Refused(MethodNotAllowed(f"{self.command} is not served here."))
