@@ -212,7 +212,7 @@ def show_url(context: Context, info: api.DeployInfo) -> None:
         return
     text = f"Your app is live at: {info.url}"
     with contextlib.suppress(UnicodeEncodeError, LookupError):
-        "🚀".encode(sys.stdout.encoding or "ascii")
+        "🚀".encode(sys.stdout.encoding or "utf-8")
         text = f"🚀 {text}"
     click.echo(text)
     for other in [url for url in info.urls if url != info.url and ".nip.io" not in url]:
