@@ -16,6 +16,7 @@ from mini_buildpacks.node.package import Package, read_package
 from mini_buildpacks.node.runtime import NodeVersion, build_setting, node_version
 from mini_buildpacks.node.scripts import commands
 from mini_buildpacks.node.start import Start, choose_start
+from mini_buildpacks.node.tools import missing_tools
 from mini_buildpacks.node.workspaces import Workspace, order_of_preference, read_workspace
 from mini_core.interfaces import Source
 from mini_core.types import BuildSettings, EnvEntry, Evidence, Offer, Plan, ProcessType, Step, Strength, value
@@ -107,7 +108,7 @@ def _plan(source: Source, workspace: Workspace, manager: Manager, version: NodeV
         static=start.static,
         packages=packages.build,
         runtime_packages=() if start.static else packages.run,
-        bin=tuple(_bin(manager, chosen)),
+        bin=tuple(_bin(source, manager, chosen)),
         env=(EnvEntry(name="NODE_ENV", value="production"), *(outcome.env if outcome else ())),
         processes=processes,
         warnings=tuple(_warnings(manager, version, chosen)),
@@ -117,8 +118,9 @@ def _plan(source: Source, workspace: Workspace, manager: Manager, version: NodeV
 def _steps(source: Source, workspace: Workspace, manager: Manager, chosen: Chosen) -> Iterator[Step]:
     steps = install_steps(source, workspace, manager)
     outcome = chosen.outcome
-    if outcome and outcome.tools and outcome.start == chosen.start.command:
-        yield tool_step(f"install {' '.join(outcome.tools)}", *outcome.tools)
+    tools = _tools(source, chosen)
+    if tools:
+        yield tool_step(f"install {' '.join(tools)}", *tools)
     yield from steps
     built = build_steps(workspace, chosen.app, outcome)
     extra = legacy_openssl(chosen.app)
@@ -127,8 +129,15 @@ def _steps(source: Source, workspace: Workspace, manager: Manager, chosen: Chose
         yield from outcome.after
 
 
-def _bin(manager: Manager, chosen: Chosen) -> Iterator[str]:
-    if manager.spec or (chosen.outcome and chosen.outcome.tools):
+def _tools(source: Source, chosen: Chosen) -> tuple[str, ...]:
+    """Programs to install from the registry, beside what the app depends on."""
+    outcome = chosen.outcome
+    used = outcome.tools if outcome and outcome.start == chosen.start.command else ()
+    return tuple(dict.fromkeys((*used, *missing_tools(source, chosen.app))))
+
+
+def _bin(source: Source, manager: Manager, chosen: Chosen) -> Iterator[str]:
+    if manager.spec or _tools(source, chosen):
         yield f"{TOOLS}/bin"
     yield "node_modules/.bin"
     if chosen.app.folder:

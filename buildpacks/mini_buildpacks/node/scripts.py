@@ -135,6 +135,14 @@ def commands(line: str, scripts: Mapping[str, str] | None = None, depth: int = 0
             yield argv
 
 
+def programs(line: str, scripts: Mapping[str, str] | None = None) -> Iterator[str]:
+    """The programs that a line calls, the managers that run its scripts included."""
+    for part in _SEPARATORS.split(line):
+        words = [word for word in part.split() if not _ASSIGNMENT.fullmatch(word)]
+        yield from words[:1]
+    yield from (argv[0] for argv in commands(line, scripts))
+
+
 def is_dev_server(line: str, scripts: Mapping[str, str] | None = None) -> bool:
     """Whether the line starts a server that is made for development."""
     return any(_dev_server(argv) for argv in commands(line, scripts))
