@@ -19,7 +19,7 @@ from mini_core.types import Step
 from mini_process.hints import explain
 from mini_process.shim import pids_with_environment
 
-TAIL = 30  # lines kept for the error
+TAIL, SEARCHED = 30, 200  # lines kept for the error, and those searched for its cause
 LONGEST_LINE = 8192
 GRACE = 2.0  # seconds from SIGTERM to SIGKILL when cancelled
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -61,7 +61,7 @@ class Masked:
 
 def run_step(step: Step, argv: Sequence[str], cwd: Path, env: Mapping[str, str], mask: Masked, job: Job) -> None:
     """Runs it to its end. Raises BuildError with its last lines, or Cancelled."""
-    tail: deque[str] = deque(maxlen=TAIL)
+    tail: deque[str] = deque(maxlen=SEARCHED)
     try:
         process = subprocess.Popen(
             argv,
@@ -160,5 +160,5 @@ def _failure(step: Step, argv: Sequence[str], code: int, tail: tuple[str, ...]) 
         hint=cause.hint,
         code=cause.code,
         step=step.name,
-        tail=tail,
+        tail=tail[-TAIL:],
     )

@@ -71,8 +71,16 @@ def copy_files(source: Path, target: Path, paths: Iterable[Path]) -> None:
 
 
 def copy_tree(source: Path, target: Path, *, link: bool) -> None:
-    """The whole folder at a new place. link: by hard links, for files that nobody will write into."""
-    shutil.copytree(source, target, symlinks=True, copy_function=_link if link else shutil.copy2)
+    """The whole folder at a new place. link: by hard links, for files that nobody will write into. Installed Python
+    packages are linked in any case, as uv does: their files are only ever replaced, not written into."""
+    shutil.copytree(source, target, symlinks=True, copy_function=_link if link else _copy_or_link)
+
+
+def _copy_or_link(source: str, target: str) -> None:
+    if f"{os.sep}site-packages{os.sep}" in source:
+        _link(source, target)
+    else:
+        shutil.copy2(source, target, follow_symlinks=False)
 
 
 def _link(source: str, target: str) -> None:
@@ -85,7 +93,8 @@ def _link(source: str, target: str) -> None:
 def paths_in_files(root: Path) -> tuple[str, ...]:
     """Files, relative to the root, that hold the root's own path: scripts of virtual environments, link targets.
 
-    Programs are left alone on macOS, where changing one breaks its signature.
+    Python's compiled files are left out: it corrects the path in them when it loads them. Programs are left alone on
+    macOS, where changing one breaks its signature.
     """
     needle = os.fsencode(root)
     found = []
@@ -93,7 +102,7 @@ def paths_in_files(root: Path) -> tuple[str, ...]:
         if path.is_symlink():
             if needle in os.fsencode(os.readlink(path)):
                 found.append(path)
-        elif path.is_file() and path.stat().st_size <= LARGEST_WITH_PATHS:
+        elif path.suffix != ".pyc" and path.is_file() and path.stat().st_size <= LARGEST_WITH_PATHS:
             data = path.read_bytes()
             if needle in data and not (sys.platform == "darwin" and b"\0" in data[:4096]):
                 found.append(path)

@@ -97,34 +97,36 @@ GO = Plan(
     ),
     processes=(ProcessType(name="web", command=("bin/web",)),),
 )
+GO_MODULE = "github.com/kballard/go-shellquote v0.0.0-20180428030007-95032a82bc51"
 GO_FILES = {
-    "go.mod": "module example.com/tiny\n\ngo 1.21\n\nrequire github.com/google/uuid v1.6.0\n",
+    "go.mod": f"module example.com/tiny\n\ngo 1.21\n\nrequire {GO_MODULE}\n",
     "go.sum": (
-        "github.com/google/uuid v1.6.0 h1:NIvaJDMOsjHA8n1jAhLSgzrAzy1Hgr+hNrb57e+94F0=\n"
-        "github.com/google/uuid v1.6.0/go.mod h1:TIyPZe4MgqvfeYDBFedMoGGpEw/LqOeaOT+nhxU+yHo=\n"
+        f"{GO_MODULE} h1:Z9n2FFNUXsshfwJMBgNA0RU6/i7WVaAegv3PtuIHPMs=\n"
+        f"{GO_MODULE}/go.mod h1:CzGEWj7cYgsdH8dAjBGEr58BoE7ScuLd+fwFZ44+/x8=\n"
     ),
     "main.go": """
         package main
 
         import (
-        	"fmt"
-        	"net"
-        	"os"
+            "fmt"
+            "net"
+            "os"
 
-        	"github.com/google/uuid"
+            "github.com/kballard/go-shellquote"
         )
 
         func main() {
-        	listener, err := net.Listen("tcp", os.Getenv("HOST")+":"+os.Getenv("PORT"))
-        	if err != nil {
-        		panic(err)
-        	}
-        	for {
-        		connection, _ := listener.Accept()
-        		connection.Read(make([]byte, 4096))
-        		fmt.Fprintf(connection, "HTTP/1.0 200 OK\r\n\r\n%d %s", len(uuid.NewString()), os.Getenv("GREETING"))
-        		connection.Close()
-        	}
+            listener, err := net.Listen("tcp", os.Getenv("HOST")+":"+os.Getenv("PORT"))
+            if err != nil {
+                panic(err)
+            }
+            for {
+                connection, _ := listener.Accept()
+                connection.Read(make([]byte, 4096))
+                answer := shellquote.Join("two words") + " " + os.Getenv("GREETING")
+                fmt.Fprintf(connection, "HTTP/1.0 200 OK\\r\\n\\r\\n%s", answer)
+                connection.Close()
+            }
         }
     """,
 }
@@ -207,11 +209,12 @@ def test_node_app_installs_builds_with_its_kept_cache_and_answers(
     assert answer_of(NODE, image) == "true 2 hello"
 
 
+@pytest.mark.slow
 def test_go_app_is_compiled_with_its_modules_and_answers(
     builder: ProcessBuilder, request_for: Callable[..., BuildRequest], answer_of: Callable[[Plan, Image], str]
 ) -> None:
     image = builder.build(request_for(GO, GO_FILES), RecordingJob())
-    assert answer_of(GO, image) == "36 hello"
+    assert answer_of(GO, image) == "'two words' hello"
     assert image.resolved["go"].startswith("go 1.")
 
 

@@ -145,7 +145,7 @@ def test_cancelling_ends_what_a_step_started_elsewhere_too(
 
     thread = threading.Thread(target=build)
     thread.start()
-    until(lambda: "started" in job.text(), what="the step")
+    until(lambda: ("output", "started") in job.lines, what="the step")
     running = [pid for pid in proc.numbers_in_proc() if str(layout.builds) in proc.environment(pid).get("PATH", "")]
     started = time.monotonic()
     job.cancelled.set()
