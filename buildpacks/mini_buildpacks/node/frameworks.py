@@ -185,10 +185,10 @@ def _tanstack(app: App) -> Outcome | None:
     if re.search(r"nitro", config) or app.dep("vinxi"):
         start = node(app, ".output/server/index.mjs")
         return Outcome(framework="tanstack-start", title="TanStack Start", start=start, build=build)
-    line = 'exec srvx --prod --port "${PORT:-3000}" --static ../client dist/server/server.js'
+    line = "exec srvx serve --prod --static ../client --entry dist/server/server.js"
     return Outcome(
         framework="tanstack-start", title="TanStack Start → srvx", start=shell(app, line), build=build,
-        tools=("srvx@0.11",),
+        tools=("srvx@1",),
     )  # fmt: skip
 
 

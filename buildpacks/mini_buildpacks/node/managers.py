@@ -37,7 +37,7 @@ _MARKS = {
     ".yarnrc": "yarn",
     "bunfig.toml": "bun",
 }
-_PNPM_OF_LOCK = {"5.3": "6", "5.4": "7", "6.0": "8", "6.1": "8"}
+_PNPM_OF_LOCK = {"5.3": "7", "5.4": "7", "6.0": "8", "6.1": "8"}
 _YARN_OF_LOCK = {4: "2.4.x", 5: "3.x", 6: "3.x", 7: "3.x"}
 _BUNDLED_NPM = {16: "8.19", 18: "10.8", 20: "10.8", 22: "10.9", 24: "11.6", 26: "11.12"}
 """The npm that each release line of Node carries."""
@@ -155,7 +155,7 @@ def choose_manager(source: Source, package: Package, settings: BuildSettings, no
     warnings = (*_about_locks(name, origin, locks), *_about_engines(name, package))
     match name:
         case "pnpm":
-            made = _pnpm(source, package, pin, lock)
+            made = _pnpm(source, package, pin, lock, node_major)
         case "yarn":
             made = _yarn(source, pin, lock)
         case "bun":
@@ -203,20 +203,23 @@ def _elsewhere(source: Source, package: Package, name: str) -> Wish | None:
     return Wish(version=volta, source=f"{package.file} volta.{name}") if volta else mise_version(source, name)
 
 
-def _pnpm(source: Source, package: Package, pin: str, lock: str) -> Manager:
-    spec = pin or _pnpm_of_lock(source, package, lock)
+def _pnpm(source: Source, package: Package, pin: str, lock: str, node_major: int) -> Manager:
+    spec = pin or _pnpm_of_lock(source, package, lock, node_major)
     number = re.search(r"\d+", spec)
     return Manager(name="pnpm", spec=f"pnpm@{spec}", major=int(number[0]) if number else 0)
 
 
-def _pnpm_of_lock(source: Source, package: Package, lock: str) -> str:
-    """The major that wrote the lock. 9.0 is written by 9 and all later ones; settings tell them apart: from 10 on
-    they may be in pnpm-workspace.yaml, and dependencies' build scripts run only when allowed by name."""
+def _pnpm_of_lock(source: Source, package: Package, lock: str, node_major: int) -> str:
+    """The major that wrote the lock; pnpm 7 reads 6's too, which itself works up to Node 16 only.
+
+    9.0 is written by 9 and all later ones; settings tell them apart: from 10 on they may be in
+    pnpm-workspace.yaml, and dependencies' build scripts run only when allowed by name.
+    """
     text = (source.text(lock) if lock else "") or ""
     found = re.search(r"(?m)^lockfileVersion:\s*['\"]?([\d.]+)", text)
     known = _PNPM_OF_LOCK.get(found[1]) if found else None
     if known:
-        return known
+        return "6" if found and found[1] == "5.3" and node_major < 18 else known
     if text.startswith("---") and re.search(r"(?m)^---\s*$", text[4:]):
         return "11"
     workspace = load_yaml(source.text("pnpm-workspace.yaml") or "{}") if source.has("pnpm-workspace.yaml") else None
