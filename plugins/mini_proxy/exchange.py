@@ -53,7 +53,9 @@ class Exchange:
         """Takes the next instance that may serve the request."""
         self.backend = self._untried.pop(0)
         self.backend.requests.add(self)
-        self._attempt(fresh=not (self.request.idempotent and self.proxy.options.keepalive) or self.request.upgrade)
+        self._attempt(
+            fresh=not (self.request.idempotent and self.proxy.options.keepalive) or bool(self.request.upgrade)
+        )
 
     def _attempt(self, *, fresh: bool) -> None:
         assert self.backend is not None
@@ -229,7 +231,7 @@ class Exchange:
             return
         self.status, self.state = 101, "tunnel"
         self._become_stream()
-        extra = b"\r\nConnection: Upgrade\r\nUpgrade: " + (head.upgrade or b"websocket")
+        extra = b"\r\nConnection: Upgrade\r\nUpgrade: " + (head.upgrade or self.request.upgrade)
         self._push(b"HTTP/1.1 " + head.line + head.fields + extra + b"\r\n\r\n" + data)
         rest, self.request.rest = bytes(self.request.rest), bytearray()
         if rest and self.state == "tunnel":

@@ -109,5 +109,5 @@ def forward_head(request: Request, client: Client, request_id: bytes) -> bytes:
     if request.sized:
         parts.append(b"Content-Length: %d" % request.body_size)
     if request.upgrade:
-        parts.append(b"Connection: Upgrade\r\nUpgrade: websocket")
+        parts.append(b"Connection: Upgrade\r\nUpgrade: " + request.upgrade)
     return b"%b\r\n%bX-Request-Id: %b\r\n\r\n" % (b"\r\n".join(parts), client.headers(request), request_id)

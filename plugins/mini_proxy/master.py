@@ -140,7 +140,7 @@ class Master:
         if inherited:
             await asyncio.sleep(ORPHANS_WITHIN)
         await self._fill()
-        if not any(worker.serving.is_set() for worker in self._workers):
+        if self._stopping is None and not any(worker.serving.is_set() for worker in self._workers):
             raise Unavailable("The router's workers do not start.", hint=f"See {self._state.folder / 'master.log'}")
         ready()
         self._spawn_task(self._watch)
@@ -221,6 +221,8 @@ class Master:
 
     async def _fill(self) -> None:
         """Starts the workers that are missing. Returns when they serve."""
+        if self._stopping is not None:
+            return
         while len(self._active) > self._wanted:
             surplus = self._active[-1]
             surplus.phase = "retiring"
@@ -330,6 +332,8 @@ class Master:
             worker = WorkerHandle(pid, column, socket.socket(fileno=fd))
             worker.phase = phase
             worker.hello.set()
+            if phase == "serving":
+                worker.serving.set()
             self._add_worker(worker)
 
     async def _replace_all(self) -> None:

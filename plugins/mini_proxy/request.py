@@ -23,6 +23,8 @@ from mini_proxy.http1 import BadMessage, ChunkedDecoder, Field
 from mini_proxy.problems import Problem
 
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
+_UPGRADES = {b"websocket": b"GET", b"mini-stream": b"POST"}
+"""Protocols that are let through, with their method: WebSockets, and the platform's own for `mini run`."""
 _SINGLE = frozenset((b"host", b"content-length", b"transfer-encoding", b"upgrade", b"expect"))
 _REFUSED_METHODS = frozenset((b"CONNECT", b"TRACE"))
 
@@ -82,7 +84,7 @@ class ChunkedBody:
 class Request(HTTPRequestParser):
     """One request, fed by waitress. What the router adds:
 
-    method, target (in origin form), fields; host: the Host header's value; upgrade: it asks for a WebSocket; rest:
+    method, target (in origin form), fields; host: the Host header's value; upgrade: the protocol it asks for; rest:
     bytes that came after such a request, which belong to the new protocol if the app accepts.
     """
 
@@ -92,7 +94,7 @@ class Request(HTTPRequestParser):
     target = b"/"
     raw_path = b""
     host = b""
-    upgrade = False
+    upgrade = b""
     fields: list[Field]
 
     headers: dict[str, str]
@@ -137,7 +139,7 @@ class Request(HTTPRequestParser):
     def refuse(self, error: Error) -> None:
         """The request ends here, with an error and the end of the connection."""
         self.error, self.completed, self.connection_close = error, True, True
-        self.upgrade, self.expect_continue, self.headers_finished = False, False, True
+        self.upgrade, self.expect_continue, self.headers_finished = b"", False, True
         self.path = self.query = self.fragment = self.request_uri = ""
         self.command = self.command if hasattr(self, "command") else "GET"
         self.url_scheme = "http"
@@ -206,7 +208,8 @@ class Request(HTTPRequestParser):
             self.connection_close = b"close" in options
         self.headers["CONNECTION"] = "close" if self.connection_close else "keep-alive"
         if b"upgrade" in found and b"upgrade" in options and self.version == "1.1":
-            self.upgrade = found[b"upgrade"].lower() == b"websocket" and self.method == b"GET"
+            protocol = found[b"upgrade"].lower()
+            self.upgrade = protocol if _UPGRADES.get(protocol) == self.method else b""
         expect = found.get(b"expect", b"").lower()
         if expect and expect != b"100-continue":
             raise _Refused(ExpectationFailed("Only 100-continue can be expected."))
@@ -230,8 +233,8 @@ class Request(HTTPRequestParser):
                 self.body_rcv = FixedStreamReceiver(self.content_length, buffer)
         if self.body_rcv is None:
             self.expect_continue = False
-        else:
-            self.upgrade = False
+        elif self.upgrade == b"websocket":
+            self.upgrade = b""
 
     def _take_path(self) -> None:
         path, _, query = self.target.partition(b"?")

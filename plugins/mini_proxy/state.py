@@ -18,6 +18,7 @@ import fcntl
 import hashlib
 import os
 import tempfile
+import threading
 from pathlib import Path
 
 import msgspec
@@ -98,7 +99,7 @@ def _lock(path: Path, kind: int) -> int | None:
 
 def _replace(path: Path, data: bytes) -> None:
     """Writes a file in one step: readers see the old or the new content, after a power cut too."""
-    new = path.with_name(f".{path.name}.{os.getpid()}")
+    new = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with contextlib.closing(os.fdopen(fd, "wb")) as file:
         file.write(data)
