@@ -25,7 +25,7 @@ SPOOL = 16 * 1024 * 1024
 def generated(source: Path, ignored: Iterable[str], own: Mapping[str, str]) -> BinaryIO:
     """own: mini's files, path → text."""
     target = _spooled()
-    with tarfile.open(fileobj=target, mode="w") as tar:
+    with tarfile.open(fileobj=target, mode="w", format=tarfile.GNU_FORMAT) as tar:
         for name, text in own.items():
             entry = tarfile.TarInfo(name)
             entry.size, entry.mode = len(data := text.encode()), 0o644
@@ -39,7 +39,8 @@ def generated(source: Path, ignored: Iterable[str], own: Mapping[str, str]) -> B
 def as_it_is(source: Path, dockerfile: str) -> BinaryIO:
     """The source for its own Dockerfile, which is always sent."""
     target = _spooled()
-    with tarfile.open(fileobj=target, mode="w") as tar:
+    with tarfile.open(fileobj=target, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        tar.addfile(_folder("."))  # BuildKit knows a tar by its first header, which must be a plain one
         _add(tar, source, _included(source, _dockerignore(source, dockerfile), dockerfile), "")
     target.seek(0)
     return target
@@ -85,6 +86,7 @@ def _add(tar: tarfile.TarFile, source: Path, names: Iterable[str], prefix: str) 
         if entry.islnk():  # a second name of a file that is in the tar: sent as a file of its own
             entry.type, entry.linkname, entry.size = tarfile.REGTYPE, "", path.stat().st_size
         entry.uid = entry.gid = 0
+        entry.mtime = int(entry.mtime)
         entry.uname = entry.gname = ""
         if entry.isreg():
             entry.mode |= stat.S_IRUSR

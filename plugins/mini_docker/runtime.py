@@ -342,17 +342,6 @@ def _not_started(instance: str, error: Any) -> StartError:
     lowered = text.lower()
     if "no such image" in lowered:
         return StartError(f"the image of {instance} is gone", hint="deploy again", code="image-gone")
-    if "executable file not found" in lowered or "no such file or directory" in lowered:
-        hint = (
-            "Is it installed, and is the command written right? A Procfile or [processes] in mini.toml names another."
-        )
-        return StartError(f"the command is not in the image: {_cause(text)}", hint=hint, code="command-not-found")
-    if "permission denied" in lowered:
-        return StartError(f"the command cannot be run: {_cause(text)}", hint="chmod +x it", code="not-executable")
     if "address already in use" in lowered or "port is already allocated" in lowered:
         return StartError(f"the address is in use: {text}", hint="mini restart takes another", code="address-in-use")
     return StartError(f"the engine did not start {instance}: {text}", hint="see the engine's log")
-
-
-def _cause(text: str) -> str:
-    return text.rpartition("caused: ")[2].rpartition("exec: ")[2].split(": unknown")[0]

@@ -187,12 +187,11 @@ class Execution(_Attached):
 
     def signal(self, number: int) -> None:
         """The engine has no call for it: by process id, from here or, where that is not allowed, from inside."""
-        pid = int(self._engine.api.exec_inspect(self._id).get("Pid") or 0)
+        pid = self._pid()
         inner = _inner_pid(pid)
-        if not inner:
-            return
         try:
-            os.kill(pid, number)
+            if inner:
+                os.kill(pid, number)
         except ProcessLookupError:
             return
         except PermissionError:
@@ -200,19 +199,28 @@ class Execution(_Attached):
             made = self._engine.api.exec_create(self._container, kill, user="0")
             self._engine.api.exec_start(made["Id"])
 
+    def _pid(self) -> int:
+        """On the engine's machine. The engine answers before the process is there: it is waited for."""
+        deadline = time.monotonic() + 2
+        while True:
+            found = self._engine.api.exec_inspect(self._id)
+            if found["Pid"] or found["ExitCode"] is not None or time.monotonic() > deadline:
+                return int(found["Pid"] or 0)
+            time.sleep(0.01)
+
     def wait(self) -> int:
         pause = 0.01
         while True:
             with self._engine.reached():
                 found = self._engine.api.exec_inspect(self._id)
-            if not found["Running"]:
-                return int(found["ExitCode"] if found["ExitCode"] is not None else 255)
+            if found["ExitCode"] is not None and not found["Running"]:
+                return int(found["ExitCode"])
             time.sleep(pause)
             pause = min(pause * 2, 0.5)
 
     def close(self) -> None:
         with _gone(), self._engine.reached():
-            if self._engine.api.exec_inspect(self._id)["Running"]:
+            if self._engine.api.exec_inspect(self._id)["ExitCode"] is None:
                 self.signal(signal.SIGKILL)
         self._let_go()
 

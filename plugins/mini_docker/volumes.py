@@ -88,13 +88,14 @@ class Volumes:
 
     def _chown(self, container: str, target: str, owner: tuple[int, int]) -> None:
         stat = self._stat(container, target)
-        entry = tarfile.TarInfo(".")
+        parent, _, name = target.rstrip("/").rpartition("/")
+        entry = tarfile.TarInfo(name)
         entry.type, entry.mode = tarfile.DIRTYPE, int(stat.get("mode", 0)) & 0o777 or 0o755
         entry.uid, entry.gid = owner
         body = io.BytesIO()
         with tarfile.open(fileobj=body, mode="w") as tar:
             tar.addfile(entry)
-        self._engine.api.put_archive(container, target, body.getvalue())
+        self._engine.api.put_archive(container, parent or "/", body.getvalue())
 
     def _stat(self, container: str, path: str) -> dict[str, Any]:
         from docker.utils import decode_json_header
