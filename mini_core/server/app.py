@@ -42,6 +42,8 @@ BODY_LIMIT = 8 * 1024 * 1024
 """Bytes of a JSON body."""
 STREAMS = 32
 """Streams that are served at once."""
+SESSIONS = 64
+"""Commands whose streams are held at once."""
 
 
 class TooLarge(MiniError):
@@ -61,6 +63,7 @@ class _Server:
     check_key: KeyCheck
     uploads: Path
     slots: Slots
+    sessions: Slots
 
     def caller(self, operation: Operation) -> Caller:
         """Who asks, once they are known to be allowed to. Raises Denied, and NotFound for what is internal."""
@@ -91,6 +94,7 @@ def create_app(
         check_key=KeyCheck(controller.authenticate),
         uploads=uploads or controller.paths.data / "uploads",
         slots=Slots(STREAMS),
+        sessions=Slots(SESSIONS),
     )
     operations = (*OPERATIONS, *more, *plugins.operations(controller))
     for operation in operations:
@@ -131,7 +135,7 @@ def _serve(server: _Server, operation: Operation, params: Mapping[str, Any]) -> 
     if operation.content == "archive":
         return _with_archive(server, operation, call)
     if operation.content == "upgrade":
-        return oneoff.serve(request.environ, operation.handler, call)
+        return oneoff.serve(request.environ, server.sessions, operation.handler, call)
     return _answer(server, operation, operation.handler(call))
 
 

@@ -64,9 +64,14 @@ def channel_class(allowed: Allowed) -> type[HTTPChannel]:
 
     class Channel(HTTPChannel):
         parser_class = Parser
+        handover: Callable[[], None] | None = None
+        """Called once waitress has let go of the connection, which goes on in other hands."""
 
         def handle_close(self) -> None:
             super().handle_close()
+            handover, self.handover = self.handover, None
+            if handover is not None:
+                handover()
             if self.request is not None:  # cut off in its body, which may be a file
                 self.request.close()
 

@@ -196,6 +196,7 @@ def describe(controller: Controller) -> state.Running:
         runtime=status.runtime,
         notice=status.notice,
         domain=controller.settings.domain,
+        address=ports.reachable(controller.settings.bind[0]),
         started_at=time.time(),
     )
 

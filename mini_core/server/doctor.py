@@ -132,9 +132,8 @@ def sockets(paths: Paths) -> Iterator[Check]:
 def router(settings: Settings, platform: str) -> Iterator[Check]:
     """Whether each address brings a request for the platform to this controller."""
     for bind in settings.bind:
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)
-        where = f"[{host}]:{settings.port}" if ":" in host else f"{host}:{settings.port}"
-        answer = _platform_at(host, settings.port)
+        where = f"{ports.reachable(bind)}:{settings.port}"
+        answer = _platform_at(where)
         if answer == platform:
             yield Check(name="router", state="ok", detail=f"{where} answers")
         elif answer is None:
@@ -149,9 +148,9 @@ def router(settings: Settings, platform: str) -> Iterator[Check]:
             )
 
 
-def _platform_at(host: str, port: int) -> str | None:
+def _platform_at(where: str) -> str | None:
     """The id of the platform that answers there, "" for another program, None for nobody."""
-    connection = http.client.HTTPConnection(host, port, timeout=LOOKUP_LIMIT)
+    connection = http.client.HTTPConnection(where, timeout=LOOKUP_LIMIT)
     try:
         connection.request("GET", "/healthz", headers={"Host": "localhost"})
         data = msgspec.json.decode(connection.getresponse().read())

@@ -11,7 +11,6 @@ import select
 import shutil
 import subprocess
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -164,7 +163,9 @@ def health(paths: Paths) -> dict[str, Any]:
     running = state.load_running(paths)
     if running is None:
         raise Unavailable("No platform runs here.", hint="mini up, or sudo systemctl start mini")
-    url = f"http://127.0.0.1:{running.port}/healthz"
+    import urllib.request
+
+    url = f"http://{running.address}:{running.port}/healthz"
     try:
         with urllib.request.urlopen(url, timeout=10) as response:
             return {**json.load(response), "url": url}

@@ -36,6 +36,12 @@ def choose_port(binds: Iterable[str], candidates: Iterable[int] = PREFERRED) -> 
     )
 
 
+def reachable(bind: str) -> str:
+    """The address to connect to, in a URL, for one that is listened on."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)
+    return f"[{host}]" if ":" in host else host
+
+
 def is_free(binds: Iterable[str], port: int) -> bool:
     return all(_try(bind, port) == 0 for bind in binds)
 

@@ -32,7 +32,7 @@ class Local:
 
 @value
 class Running:
-    """The process that serves. url: the platform's own."""
+    """The process that serves. url: the platform's own. address: one at which the router listens, for a URL."""
 
     pid: int
     version: str
@@ -41,6 +41,7 @@ class Running:
     runtime: str = ""
     notice: str = ""
     domain: str = "localhost"
+    address: str = "127.0.0.1"
     started_at: float = 0.0
 
 

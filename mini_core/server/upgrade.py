@@ -82,7 +82,7 @@ class Seen:
     """What was seen of the platform. apps: host → the status that the app answers with, 0 for no answer."""
 
     version: str = ""
-    port: int = 0
+    address: str = ""
     apps: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -216,18 +216,18 @@ def look(paths: Paths) -> Seen:
         return Seen()
     status = adminclient.call(paths.admin_socket, "GET", "/v1/status")
     running = state.load_running(paths)
-    port = running.port if running else 0
+    address = f"{running.address}:{running.port}" if running else ""
     hosts = [_host(app["url"]) for app in status["apps"] if app["state"] in ("running", "degraded") and app["url"]]
-    return Seen(version=status["version"], port=port, apps={host: ask(host, port) for host in hosts})
+    return Seen(version=status["version"], address=address, apps={host: ask(host, address) for host in hosts})
 
 
 def _host(url: str) -> str:
     return url.partition("://")[2].partition("/")[0]
 
 
-def ask(host: str, port: int, path: str = "/") -> int:
-    """The status with which the router answers for the host, 0 where nobody answers."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+def ask(host: str, address: str, path: str = "/") -> int:
+    """The status with which the router at the address answers for the host, 0 where nobody answers."""
+    connection = http.client.HTTPConnection(address, timeout=10)
     try:
         connection.request("GET", path, headers={"Host": host, "User-Agent": "mini-upgrade"})
         return connection.getresponse().status
@@ -252,10 +252,10 @@ def probe(paths: Paths, version: str, before: Seen) -> None:
 
 
 def _worse(now: Seen, before: Seen) -> str:
-    if before.port and ask("localhost", now.port, "/healthz") != 200:
+    if now.address and ask("localhost", now.address, "/healthz") != 200:
         return "the router does not reach the platform"
     for host, status in before.apps.items():
-        found = now.apps.get(host, 0) or ask(host, now.port)
+        found = now.apps.get(host, 0) or ask(host, now.address)
         if 0 < status < 500 and not 0 < found < 500:
             return f"{host} answered {status} before and now {found or 'nothing'}"
     return ""

@@ -5,7 +5,8 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,14 @@ from mini_core.paths import Paths, find_paths, private_folder
 from mini_core.server.adminclient import UnixConnection
 from mini_core.server.daemon import Server
 from mini_core.settings import Settings
+
+
+def until(condition: Callable[[], bool], limit: float = 10.0) -> None:
+    """Waits for something that nothing can be waited on for."""
+    deadline = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
 
 
 @dataclass

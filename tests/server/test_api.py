@@ -6,23 +6,15 @@ import json
 import re
 import socket
 import threading
-import time
 from pathlib import Path
 
 import pytest
-from conftest import Client, Platform
+from conftest import Client, Platform, until
 
 from mini_core.server import auth, operations, streams
 from mini_core.server.operation import Operation
 
 GZIP = "application/gzip"
-
-
-def until(condition: object, limit: float = 5.0) -> None:
-    deadline = time.monotonic() + limit
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
 
 
 # --- who may

@@ -1,0 +1,113 @@
+"""Commands with their streams over an upgraded connection."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from conftest import Platform, until
+from test_local import alive
+
+from mini_core import frames
+
+
+class Session:
+    """The client's end."""
+
+    def __init__(self, platform: Platform, command: list[str], **more: Any) -> None:
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(10)
+        self.socket.connect(str(platform.paths.controller_socket))
+        body = json.dumps({"command": command, **more}).encode()
+        head = (
+            "POST /v1/apps/blog/run HTTP/1.1\r\nHost: x\r\nX-API-Key: mini_blog\r\nConnection: Upgrade\r\n"
+            f"Upgrade: mini-stream\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        self.socket.sendall(head.encode() + body)
+        answer = b""
+        while not answer.endswith(b"\r\n\r\n"):
+            answer += self.socket.recv(1)
+        assert answer.startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
+
+    def send(self, stream: int, data: bytes = b"") -> None:
+        self.socket.sendall(frames.pack(stream, data))
+
+    def frames(self) -> Iterator[tuple[int, bytes]]:
+        return frames.unpack(self.socket.recv)
+
+    def rest(self) -> tuple[dict[int, bytes], int]:
+        """All output by stream, and the exit code."""
+        output: dict[int, bytes] = {}
+        for stream, data in self.frames():
+            if stream == frames.EXIT:
+                self.socket.close()
+                return output, json.loads(data)["code"]
+            output[stream] = output.get(stream, b"") + data
+        raise AssertionError("no exit code")
+
+
+def test_output_streams_and_exit_code_come_through(platform: Platform) -> None:
+    session = Session(platform, ["sh", "-c", "echo out; echo err >&2; exit 7"])
+    assert session.rest() == ({frames.STDOUT: b"out\n", frames.STDERR: b"err\n"}, 7)
+
+
+def test_input_reaches_the_command_as_it_is_sent(platform: Platform) -> None:
+    session = Session(platform, ["cat"])
+    received = session.frames()
+    for line in (b"one\n", b"two\n"):
+        session.send(frames.STDIN, line)
+        assert next(received) == (frames.STDOUT, line)
+    session.send(frames.STDIN)
+    assert session.rest() == ({}, 0)
+
+
+def test_a_megabyte_goes_both_ways(platform: Platform) -> None:
+    data = bytes(range(256)) * 10_000
+    session = Session(platform, ["sh", "-c", "cat > /dev/null; head -c 2560000 /dev/zero"])
+    session.send(frames.STDIN, data)
+    session.send(frames.STDIN)
+    output, code = session.rest()
+    assert (len(output[frames.STDOUT]), code) == (2_560_000, 0)
+
+
+def test_a_signal_ends_it_with_128_and_its_number(platform: Platform) -> None:
+    session = Session(platform, ["sleep", "60"])
+    session.send(frames.RESIZE, b'{"rows": 10, "columns": 20}')
+    session.send(frames.SIGNAL, json.dumps({"number": int(signal.SIGTERM)}).encode())
+    assert session.rest() == ({}, 143)
+
+
+def test_a_client_that_leaves_ends_the_command(platform: Platform) -> None:
+    session = Session(platform, ["sh", "-c", "echo $$; exec sleep 60"])
+    _, data = next(session.frames())
+    session.socket.close()
+    until(lambda: not alive(int(data)))
+
+
+def test_the_environment_is_passed_and_a_detached_command_holds_no_stream(platform: Platform) -> None:
+    session = Session(platform, ["sh", "-c", "echo $WHO"], env={"WHO": "me"})
+    assert session.rest() == ({frames.STDOUT: b"me\n"}, 0)
+    answer = platform.key.send("POST", "/v1/apps/blog/run", {"command": ["true"], "detach": True})
+    assert answer.status == 204
+
+
+def test_without_an_upgrade_nothing_is_started(platform: Platform) -> None:
+    answer = platform.key.send("POST", "/v1/apps/blog/run", {"command": ["true"]})
+    assert (answer.status, answer.json()["code"]) == (400, "upgrade-required")
+    assert platform.client("mini_blog").send("POST", "/v1/apps/shop/run", {"command": ["true"]}).status == 403
+
+
+def test_frames_that_are_cut_or_too_long_are_refused() -> None:
+    def receive_from(data: bytes) -> Any:
+        parts = iter([data[:3], data[3:]])
+        return lambda _: next(parts, b"")
+
+    assert list(frames.unpack(receive_from(frames.pack(1, b"ab") + frames.pack(3)))) == [(1, b"ab"), (3, b"")]
+    with pytest.raises(frames.FrameError, match="ended inside"):
+        list(frames.unpack(receive_from(frames.pack(1, b"abcdef")[:-1])))
+    with pytest.raises(frames.FrameError, match="4294967295 bytes"):
+        list(frames.unpack(receive_from(b"\x01\xff\xff\xff\xff")))
