@@ -1,0 +1,127 @@
+"""Tables of a configuration file that know where they are, so that errors name the path."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from mini_core.errors import ConfigError
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
+_UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
+_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?")
+
+
+class Table:
+    """A table of a configuration file that remembers where it is, and which of its keys were asked for."""
+
+    def __init__(self, data: Mapping[str, Any], file: str, path: str = "") -> None:
+        self.data = data
+        self.file = file
+        self.path = path
+        self._known: list[str] = []
+
+    def where(self, key: str) -> str:
+        return f"{self.path}.{key}" if self.path else key
+
+    def wrong(self, key: str, expected: str, hint: str = "") -> ConfigError:
+        shown = shorten(self.data[key])
+        return ConfigError(f"{self.file}: {self.where(key)}: expected {expected}, got {shown}", hint=hint)
+
+    def get(self, key: str) -> Any:
+        self._known.append(key)
+        return self.data.get(key)
+
+    def string(self, key: str) -> str:
+        item = self.get(key)
+        if item is None:
+            return ""
+        if not isinstance(item, str):
+            raise self.wrong(key, "a string", "Put it in quotes." if isinstance(item, int | float) else "")
+        return item
+
+    def strings(self, key: str) -> tuple[str, ...]:
+        items = self.get(key)
+        if items is None:
+            return ()
+        if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+            raise self.wrong(key, "a list of strings")
+        return tuple(items)
+
+    def flag(self, key: str) -> bool | None:
+        item = self.get(key)
+        if item is not None and not isinstance(item, bool):
+            raise self.wrong(key, "true or false")
+        return item
+
+    def number(self, key: str) -> float | None:
+        item = self.get(key)
+        if item is None:
+            return None
+        if isinstance(item, bool) or not isinstance(item, int | float) or item <= 0:
+            raise self.wrong(key, "a number above 0")
+        return float(item)
+
+    def seconds(self, key: str) -> float | None:
+        item = self.get(key)
+        if item is None:
+            return None
+        seconds = parse_duration(str(item)) if isinstance(item, int | float | str) and item is not True else None
+        if not seconds:
+            raise self.wrong(key, 'seconds, or a string such as "90s"')
+        return seconds
+
+    def size(self, key: str) -> int | None:
+        item = self.get(key)
+        if item is None:
+            return None
+        size = parse_size(str(item)) if isinstance(item, int | str) and not isinstance(item, bool) else None
+        if not size:
+            raise self.wrong(key, 'a size such as "512m" or "1g"')
+        return size
+
+    def table(self, key: str) -> Table:
+        item = self.get(key)
+        if item is not None and not isinstance(item, dict):
+            raise self.wrong(key, "a table")
+        return Table(item or {}, self.file, self.where(key))
+
+    def tables(self) -> dict[str, Table]:
+        return {key: self.table(key) for key in self.data}
+
+    def finish(self) -> None:
+        """Raises ConfigError for a key that nobody asked for, suggesting the nearest that is known."""
+        for key in self.data:
+            if key not in self._known:
+                near = difflib.get_close_matches(key, self._known, 1, 0.6)
+                hint = f"Did you mean {near[0]}?" if near else f"Known are: {', '.join(sorted(set(self._known)))}."
+                raise ConfigError(f"{self.file}: {self.where(key)}: unknown key", hint=hint)
+
+
+def shorten(item: object) -> str:
+    """A value as it would be written, for an error."""
+    text = json.dumps(item, default=str, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def parse_size(text: str) -> int | None:
+    """Bytes of "512m", "1.5g", "1024": k, m, g, t are powers of 1024. None where it is no size."""
+    match = _SIZE.fullmatch(text.strip())
+    return int(float(match[1]) * _UNITS[match[2].lower()]) if match else None
+
+
+def parse_duration(text: str) -> float | None:
+    """Seconds of "90", "90s", "15m", "1h30m", "2d". None where it is no duration."""
+    match = _DURATION.fullmatch(text.strip().lower())
+    if not match or not any(match.groups()):
+        return None
+    days, hours, minutes, seconds = (float(item or 0) for item in match.groups())
+    return days * 86400 + hours * 3600 + minutes * 60 + seconds
+
+
+def lower_first(text: str) -> str:
+    """A parser's message as the second half of a sentence."""
+    return text[:1].lower() + text[1:]

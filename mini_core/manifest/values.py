@@ -1,0 +1,74 @@
+"""What the repository's files can ask for, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import field
+from typing import Any
+
+from mini_core.types import BuildSettings, EnvEntry, Limits, ProcessType, Volume, value
+
+
+@value
+class HealthSettings:
+    """What a file says about health; None where it says nothing. Seconds."""
+
+    path: str | None = None
+    timeout: float | None = None
+    interval: float | None = None
+
+
+@value
+class CronJob:
+    """A command at set times: five cron fields (or a word such as "@daily") and a shell line."""
+
+    name: str
+    schedule: str
+    command: str
+
+
+@value
+class MonorepoApp:
+    """One of a monorepo's apps. watch: globs of the files whose changes concern it; empty is its own folder."""
+
+    name: str
+    path: str
+    watch: tuple[str, ...] = ()
+
+
+@value
+class Scripts:
+    """app.json's scripts, as shell lines. postdeploy: once, when the app is created. dokku_*: at every deploy."""
+
+    postdeploy: str = ""
+    dokku_predeploy: str = ""
+    dokku_postdeploy: str = ""
+
+
+@value
+class Manifest:
+    """All that the repository's files ask for. Mappings are empty, strings "" where they say nothing.
+
+    processes: shell lines of mini.toml's `[processes]`, "" for a type to leave out. procfile: the Procfile's.
+    buildpacks: as app.json names them.
+    """
+
+    app: str = ""
+    path: str = ""
+    build: BuildSettings = BuildSettings()
+    processes: Mapping[str, str] = field(default_factory=dict)
+    env: tuple[EnvEntry, ...] = ()
+    health: HealthSettings = HealthSettings()
+    limits: Mapping[str, Limits] = field(default_factory=dict)
+    cron: tuple[CronJob, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    apps: tuple[MonorepoApp, ...] = ()
+    plugins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    procfile: tuple[ProcessType, ...] = ()
+    formation: Mapping[str, int] = field(default_factory=dict)
+    buildpacks: tuple[str, ...] = ()
+    scripts: Scripts = Scripts()
+    warnings: tuple[str, ...] = ()
+
+    def named(self, app: str) -> MonorepoApp | None:
+        return next((item for item in self.apps if item.name == app), None)
