@@ -120,7 +120,7 @@ def _steps(source: Source, workspace: Workspace, manager: Manager, chosen: Chose
     outcome = chosen.outcome
     tools = _tools(source, chosen)
     if tools:
-        yield tool_step(f"install {' '.join(tools)}", *tools)
+        yield tool_step(f"install {' '.join(tools)}", *tools, manifest=workspace.root.file)
     yield from steps
     built = build_steps(workspace, chosen.app, outcome)
     extra = legacy_openssl(chosen.app)

@@ -64,6 +64,7 @@ class Manager:
     pnp: bool = False
     major: int = 0
     vendored: str = ""
+    manifest: str = "package.json"
     warnings: tuple[str, ...] = ()
 
     @property
@@ -75,7 +76,7 @@ class Manager:
         """Installs the manager itself; None where Node brings it."""
         if not self.spec:
             return None
-        return tool_step(f"install {self.spec}", self.spec)
+        return tool_step(f"install {self.spec}", self.spec, manifest=self.manifest)
 
     def install(self) -> tuple[str, ...]:
         """Installs what the lock file says, and fails where that no longer fits; without one, what fits now."""
@@ -134,12 +135,13 @@ class Manager:
         return {"YARN_ENABLE_TELEMETRY": "0", **kept}
 
 
-def tool_step(name: str, *specs: str) -> Step:
-    """Installs programs from the npm registry into the app's folder, next to its own dependencies."""
+def tool_step(name: str, *specs: str, manifest: str = "package.json") -> Step:
+    """Installs programs from the npm registry into the app's folder, next to its own dependencies. manifest: the
+    file that says which, so that they are installed anew when it changes."""
     return Step(
         name=name,
         argv=("npm", "install", "--global", "--prefix", TOOLS, "--no-audit", "--no-fund", *specs),
-        files=("package.json",),
+        files=(manifest,),
         caches=(Cache(name="npm", variable="npm_config_cache"),),
     )
 
@@ -164,7 +166,7 @@ def choose_manager(source: Source, package: Package, settings: BuildSettings, no
             made = Manager(name="npm", spec=_npm_spec(pin, node_major))
     return Manager(
         name=made.name, pin=pin, source=origin, spec=made.spec, lock=lock, berry=made.berry, pnp=made.pnp,
-        major=made.major, vendored=made.vendored, warnings=(*warnings, *made.warnings),
+        major=made.major, vendored=made.vendored, manifest=package.file, warnings=(*warnings, *made.warnings),
     )  # fmt: skip
 
 
