@@ -13,6 +13,7 @@ import re
 import stat
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterable, Mapping
 from functools import cache, cached_property
 from pathlib import Path
@@ -314,12 +315,14 @@ def _unzipped(archive: Path) -> IO[bytes]:
     if magic != b"\x1f\x8b":
         return file
     plain: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by TarSource.close()
-    with file, gzip.GzipFile(fileobj=file) as unzipped:
-        try:
+    try:
+        with file, gzip.GzipFile(fileobj=file) as unzipped:
             _copy_limited(unzipped, plain)
-        except (OSError, EOFError) as error:
-            plain.close()
+    except BaseException as error:
+        plain.close()
+        if isinstance(error, OSError | EOFError | zlib.error):
             raise SourceError(f"{archive}: not a readable gzip file ({error})") from error
+        raise
     plain.seek(0)
     return plain
 
