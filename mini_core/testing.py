@@ -181,8 +181,8 @@ class BuildpackContract:
         files = {name: textwrap.dedent(text).encode() for name, text in recognised.items()}
         memory = MemorySource(files)
         folder = FolderSource(write_files(tmp_path / "app", recognised))
-        tar = TarSource(tar_of(recognised, tmp_path / "app.tar.gz"))
-        offers = [self._offer(buildpack, source) for source in (memory, folder, tar, memory)]
+        with TarSource(tar_of(recognised, tmp_path / "app.tar.gz")) as tar:
+            offers = [self._offer(buildpack, source) for source in (memory, folder, tar, memory)]
         assert all(offer == offers[0] for offer in offers)
 
     def test_detection_opens_no_connection_starts_no_process_and_writes_nothing(
