@@ -25,7 +25,7 @@ from mini_core.types import Image, Plan, Step, decode, encode, value
 from mini_process import toolchains, trees
 from mini_process.folders import InstanceFolder, safe_name, write_atomically
 from mini_process.layout import Layout, base_environment, passed_on
-from mini_process.steps import NETWORK, Masked, end_build, run_step
+from mini_process.steps import NETWORK, Masked, end_builds, run_step
 
 DIGEST = 16  # hexadecimal digits of a folder's name
 CACHE_LIMIT = 5 << 30  # bytes of shared package caches, above which they are emptied
@@ -76,6 +76,7 @@ class ProcessBuilder:
 
     def build(self, request: BuildRequest, job: Job) -> Image:
         job.check()
+        end_builds(f"{self._layout.platform}.", but=_builds_of_this_process(self._layout))
         if request.plan.dockerfile:
             raise PlanError(
                 f"{request.plan.dockerfile.path} needs Docker, and this platform runs local processes",
@@ -160,7 +161,7 @@ class _Build:
         self._mask = Masked(list(self._secrets.values()))
         self._steps = _ordered(self._plan)
         self._dependencies = [step for step in self._steps if _names_files(step)]
-        self._id = uuid.uuid4().hex
+        self._id = _builds_of_this_process(layout) + uuid.uuid4().hex
 
     def run(self, claim: Any) -> Image:
         layer = self._layout.layers / self._layer_digest()[:DIGEST] if self._dependencies else None
@@ -172,7 +173,7 @@ class _Build:
                 try:
                     record = self._make(build, layer, digest)
                 except BaseException:
-                    end_build(self._id)
+                    end_builds(self._id)
                     trees.remove_tree(build)
                     raise
         return Image(
@@ -308,6 +309,11 @@ class _Build:
         tools = [str(tool) for tool in self._tools.values()]
         digest.update(encode((salt, self._request.app, tools, secrets, self._plan.bin, steps)))
         return digest
+
+
+def _builds_of_this_process(layout: Layout) -> str:
+    """What MINI_BUILD begins with: steps of another process are those of a controller that was killed."""
+    return f"{layout.platform}.{os.getpid()}."
 
 
 def remove_builds(layout: Layout, app: str) -> None:

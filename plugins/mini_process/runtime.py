@@ -2,6 +2,9 @@
 
 One supervisor: the shim starts an instance once and says how it ended; whether and when it is started again is the
 core's decision, which starts the same spec again. `supervise` therefore has nothing to do here.
+
+Limits: memory is watched (on Linux, by the shim, every two seconds) rather than held by the kernel, and the others
+are not there, so "limits" is none of the abilities.
 """
 
 from __future__ import annotations
@@ -60,10 +63,7 @@ class ProcessRuntime:
         self._locks: dict[str, threading.Lock] = {}
 
     def check(self) -> None:
-        if sys.platform == "win32":
-            raise Unavailable(
-                "The local platform needs Linux or macOS", hint="Use WSL, or a server: mini config set-host URL"
-            )
+        """Nothing: where the plugin provides it, it can be used."""
 
     def allocate(self, taken: Collection[Endpoint]) -> Endpoint:
         busy = {endpoint.port for endpoint in taken}

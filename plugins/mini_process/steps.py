@@ -17,7 +17,8 @@ from mini_core.errors import BuildError
 from mini_core.interfaces import Job
 from mini_core.types import Step
 from mini_process.hints import explain
-from mini_process.shim import pids_with_environment
+from mini_process.proc import environment
+from mini_process.shim import numbers_in_proc
 
 TAIL, SEARCHED = 30, 200  # lines kept for the error, and those searched for its cause
 LONGEST_LINE = 8192
@@ -137,14 +138,16 @@ def _end(process: subprocess.Popen[bytes], env: Mapping[str, str]) -> None:
     while process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     _kill_group(process.pid, signal.SIGKILL)
-    end_build(env["MINI_BUILD"])
+    end_builds(env["MINI_BUILD"])
 
 
-def end_build(build: str) -> None:
-    """Kills what runs for a build, by its environment. Linux only."""
-    for pid in pids_with_environment(f"MINI_BUILD={build}"):
-        with contextlib.suppress(OSError):
-            os.kill(pid, signal.SIGKILL)
+def end_builds(build: str, *, but: str = "\0") -> None:
+    """Kills what runs for builds whose MINI_BUILD begins so, but not with that. Linux only."""
+    for pid in numbers_in_proc():
+        own = environment(pid).get("MINI_BUILD", "")
+        if own.startswith(build) and not own.startswith(but):
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def _kill_group(group: int, number: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -155,6 +156,16 @@ def test_cancelling_ends_what_a_step_started_elsewhere_too(
     assert len(running) >= 3
     until(lambda: not [pid for pid in running if proc.environment(pid)], what="the end of all of them")
     assert list(layout.builds.iterdir()) == []
+
+
+def test_the_steps_of_a_killed_controller_are_ended_by_the_next_build(
+    builder: ProcessBuilder, layout: Layout, request_for: RequestFor
+) -> None:
+    environment = {"MINI_BUILD": f"{layout.platform}.1.left-over"}
+    with subprocess.Popen(["sleep", "600"], env=environment) as orphan:
+        until(lambda: proc.environment(orphan.pid), what="its environment")
+        builder.build(request_for(plan_of(), {"a": ""}), RecordingJob())
+        assert orphan.wait(5) == -9
 
 
 def test_a_background_process_of_a_step_does_not_hold_up_the_build(
