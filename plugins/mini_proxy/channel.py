@@ -199,11 +199,12 @@ class Channel(HTTPChannel):
             return
         self.last_activity = time.time()
         self.problem = None
+        rest = bytes(self.requests[0].rest)
         with self.requests_lock:
             self.requests[0].close()
             if close:
                 self.close_when_flushed = True
-                self._unread = bool(self.requests[0].rest)
+                self._unread = bool(rest)
                 self.requests = []
             else:
                 self.requests.pop(0)
@@ -211,7 +212,16 @@ class Channel(HTTPChannel):
                     self.server.add_task(self)
                 elif self.request is not None and self.request.expect_continue and not self.sent_continue:
                     self.send_continue()
+        if rest and not close:  # sent behind a request for an upgrade that the app declined
+            self.received(rest)
         self.server.loop.refresh(self)
+
+    def keep_alive(self) -> None:
+        """Has the system find out whether the client is still there: nothing else may happen for a long time."""
+        if self.socket is not None:
+            with contextlib.suppress(OSError, AttributeError):
+                self.socket.setsockopt(sockets.SOL_SOCKET, sockets.SO_KEEPALIVE, 1)
+                self.socket.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_KEEPIDLE, 60)
 
     def answer(self, problem: Problem, request_id: bytes) -> None:
         """With a page, made in one of waitress's threads."""
@@ -303,6 +313,7 @@ class Server(TcpWSGIServer):
                 expired = idle > options.idle_timeout
             if expired:
                 channel.handle_close()
+        self._refresh_pages()
         self.loop.refresh(self)
 
     def stop_accepting(self) -> None:

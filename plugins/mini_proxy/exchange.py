@@ -104,6 +104,8 @@ class Exchange:
 
     def sent(self) -> None:
         self.deadline = self.proxy.now() + self.response_timeout
+        if self.state == "tunnel":
+            self.proxy.loop.refresh(self.channel)  # which is not read from while this side is congested
 
     @property
     def response_timeout(self) -> float:
@@ -236,6 +238,7 @@ class Exchange:
         rest, self.request.rest = bytes(self.request.rest), bytearray()
         if rest and self.state == "tunnel":
             self.from_client(rest)
+        self.proxy.loop.refresh(self.channel)
 
     def from_client(self, data: bytes) -> None:
         assert self.upstream is not None
@@ -251,6 +254,7 @@ class Exchange:
         """Goes on for as long as somebody listens: no longer what a drain or the cap of requests is about."""
         assert self.backend is not None
         self.stream = True
+        self.channel.keep_alive()
         self.backend.requests.discard(self)
         self.backend.streams.add(self)
         self.proxy.leave(self.app, self)

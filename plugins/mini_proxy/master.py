@@ -19,6 +19,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from mini_core import __version__
 from mini_core.errors import Unavailable
 from mini_core.types import RouterSettings, RouteTable, from_data, to_data
 from mini_proxy.accesslog import rotate
@@ -454,6 +455,7 @@ class Master:
     def _about(self) -> Message:
         return {
             "pid": os.getpid(),
+            "version": __version__,
             "binds": [str(endpoint_of(sock)) for sock in self._listeners if sock.fileno() >= 0],
             "asked": [str(bind) for bind in self._settings.binds],
             "platform": self._settings.platform,

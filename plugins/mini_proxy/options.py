@@ -17,14 +17,15 @@ CONTROLLER_TIMEOUT = 600.0
 
 @value
 class Options:
-    """Times in seconds, sizes in bytes, counts per app over all workers.
+    """Times in seconds, sizes in bytes.
 
     connect_timeout: for one instance. response_timeout: until a response begins, and between two of its parts.
     stream_timeout: the same for WebSockets and event streams. client_timeout: for a client that takes nothing, or
     sends a request too slowly. idle_timeout: of a client's connection between requests. hold_timeout: how long
     requests wait for an app that is replaced or woken. drain_timeout: for requests when a worker is replaced.
     linger_timeout: for its WebSockets and event streams. max_body: of a request. max_requests: in flight, for
-    routes that name no cap. max_waiting: requests that wait. keepalive: reuse connections to instances.
+    routes that name no cap, over all workers. max_waiting: requests that wait for one app, in each worker.
+    keepalive: reuse connections to instances.
     trusted: networks of proxies in front, whose X-Forwarded-* headers are believed. log_size: of router.log, of
     which one older file is kept.
     """

@@ -44,6 +44,7 @@ class Proxy:
         self.table = Table()
         self.wake: Callable[[str], None] = _wake_nobody
         self.now = time.monotonic
+        self.max_open = 1 << 30  # of one app: the rest is for its neighbours
         self._controller = controller
         self._counters = Counters(state, column)
         self._apps: dict[str, App] = {}
@@ -105,6 +106,10 @@ class Proxy:
         app.last = time.time()
         if found.route.state != "live":
             self._park(channel, request, app, asleep=found.route.state == "asleep")
+            return
+        if len(app.requests) + len(app.streams) >= self.max_open:
+            problem = Problem.busy(app.name, f"{self.max_open} connections are open already")
+            self._answer(channel, request, problem, app.name)
             return
         cap = found.route.max_requests or self.options.max_requests
         if self._counters.total(app.row) >= cap:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from mini_core import __version__
 from mini_core.errors import Conflict, MiniError, Unavailable
 from mini_core.types import RouterSettings, RouteTable, Target, to_data
 from mini_proxy.options import read_options
@@ -51,7 +52,7 @@ class ProxyRouter:
             state.write_settings(settings)
             self._spawn()
             return
-        self._adopt(settings)
+        self._adopt(settings, about)
 
     def apply(self, table: RouteTable) -> None:
         self._ask("apply", table=to_data(table))
@@ -130,8 +131,8 @@ class ProxyRouter:
                 raise Unavailable("The router's processes run, but do not answer.", hint=f"See {log}")
             time.sleep(0.05)
 
-    def _adopt(self, settings: RouterSettings) -> None:
-        """Where settings changed, workers that have the new ones replace the others."""
+    def _adopt(self, settings: RouterSettings, about: Message) -> None:
+        """Where settings or the code changed, workers that have the new ones replace the others."""
         state = self._state
         try:
             old = state.read_settings()
@@ -139,8 +140,9 @@ class ProxyRouter:
             old = None
         if old != settings:
             state.write_settings(settings)
-            if old is None or _what_workers_use(old) != _what_workers_use(settings):
-                self.reload()
+        changed = old is None or _what_workers_use(old) != _what_workers_use(settings)
+        if changed or about.get("version") != __version__:
+            self.reload()
 
     def _spawn(self) -> None:
         state = self._state

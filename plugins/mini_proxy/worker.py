@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +28,6 @@ from mini_core.types import RouterSettings, RouteTable, Target, from_data
 from mini_proxy.channel import Channel, Server
 from mini_proxy.loop import BROKEN, IN, OUT, Loop
 from mini_proxy.options import raise_file_limit, read_options
-from mini_proxy.pages import create_app
 from mini_proxy.proxy import Proxy
 from mini_proxy.state import State
 from mini_proxy.waker import Waker
@@ -86,6 +86,24 @@ class Link:
             self._sock.close()
 
 
+class Pages:
+    """The Flask app, loaded beside the first requests: that takes longer than all else that a worker needs."""
+
+    def __init__(self) -> None:
+        self._loaded = threading.Event()
+        threading.Thread(target=self._load, name="pages", daemon=True).start()
+
+    def _load(self) -> None:
+        from mini_proxy.pages import create_app
+
+        self._app = create_app()
+        self._loaded.set()
+
+    def __call__(self, environ: Any, start_response: Any) -> Any:
+        self._loaded.wait()
+        return self._app(environ, start_response)
+
+
 class Worker:
     """supervised: by systemd. column: its own in the shared counters."""
 
@@ -123,14 +141,15 @@ class Worker:
         if self._servers:
             return
         self._dispatcher.set_thread_count(PAGE_THREADS)
-        app, adj = create_app(), self._adjustments()
+        app, adj = Pages(), self._adjustments()
+        self.proxy.max_open = adj.connection_limit // 2
         for sock in self._listeners:
             self._servers.append(Server(self.proxy, app, self.loop, sock.dup(), self._dispatcher, adj))
         self._phase = "serving"
 
     def _adjustments(self) -> Adjustments:
         return Adjustments(
-            connection_limit=max(raise_file_limit() * 9 // 10, 64),
+            connection_limit=max(raise_file_limit() * 2 // 5, 64),  # each may need two descriptors
             max_request_body_size=self._options.max_body,
             max_request_header_size=65536,
             inbuf_overflow=524288,
@@ -138,7 +157,7 @@ class Worker:
             channel_request_lookahead=1,
             clear_untrusted_proxy_headers=False,
             backlog=2048,
-            ident=None,
+            ident="mini",
             log_socket_errors=False,
         )
 

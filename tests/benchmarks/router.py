@@ -48,9 +48,12 @@ http {{
   access_log off; client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
   uwsgi_temp_path {folder}; scgi_temp_path {folder};
   upstream app {{ server 127.0.0.1:{app}; keepalive 32; }}
-  server {{ listen 127.0.0.1:{app}; keepalive_requests 100000000; location / {{ default_type text/plain; return 200 "hello"; }} }}
-  server {{ listen 127.0.0.1:{front}; keepalive_requests 100000000;
-    location / {{ proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $host; proxy_pass http://app; }} }}
+  keepalive_requests 100000000; default_type text/plain;
+  server {{ listen 127.0.0.1:{app}; location / {{ return 200 "hello"; }} }}
+  server {{
+    listen 127.0.0.1:{front}; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $host;
+    location / {{ proxy_pass http://app; }}
+  }}
 }}
 """
 
@@ -181,7 +184,9 @@ def main() -> None:
         load(port, connections, 1)
         return max((load(port, connections, args.seconds) for _ in range(args.rounds)), key=lambda pair: pair[0])
 
-    print(f"{count} workers at most, {os.cpu_count()} processors, load by {'wrk' if shutil.which('wrk') else 'threads'}")
+    print(
+        f"{count} workers at most, {os.cpu_count()} processors, load by {'wrk' if shutil.which('wrk') else 'threads'}"
+    )
     with tempfile.TemporaryDirectory() as name, backend(Path(name)) as (app, front):
         folder = Path(name)
         print(f"{'':24}{'bare':>14}{'router':>14}{'ratio':>8}{'nginx':>14}   median added")

@@ -50,25 +50,28 @@ def test_a_host_that_is_not_the_apps_finds_nothing(shared: Any, app: Any, host: 
 
 
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: app.localhost\r\n\r\n"
+GET = b"GET / HTTP/1.1\r\nHost: app.localhost\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: app.localhost\r\n"
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n"
 AMBIGUOUS = {
-    "length and coding": b"POST / HTTP/1.1\r\nHost: app.localhost\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "two lengths": b"POST / HTTP/1.1\r\nHost: app.localhost\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nabcd",
-    "two equal lengths": b"POST / HTTP/1.1\r\nHost: app.localhost\r\nContent-Length: 4\r\nContent-Length: 4\r\n\r\nabcd",
-    "list of lengths": b"POST / HTTP/1.1\r\nHost: app.localhost\r\nContent-Length: 4, 4\r\n\r\nabcd",
-    "signed length": b"POST / HTTP/1.1\r\nHost: app.localhost\r\nContent-Length: +4\r\n\r\nabcd",
-    "negative length": b"POST / HTTP/1.1\r\nHost: app.localhost\r\nContent-Length: -4\r\n\r\n",
-    "hexadecimal length": b"POST / HTTP/1.1\r\nHost: app.localhost\r\nContent-Length: 0x4\r\n\r\nabcd",
-    "coding twice": b"POST / HTTP/1.1\r\nHost: app.localhost\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "unknown coding": b"POST / HTTP/1.1\r\nHost: app.localhost\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
-    "coding with a tab": b"POST / HTTP/1.1\r\nHost: app.localhost\r\nTransfer-Encoding: chunked\x0b\r\n\r\n0\r\n\r\n",
+    "length and coding": POST + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "two lengths": POST + b"Content-Length: 4\r\nContent-Length: 5\r\n\r\nabcd",
+    "two equal lengths": POST + b"Content-Length: 4\r\nContent-Length: 4\r\n\r\nabcd",
+    "list of lengths": POST + b"Content-Length: 4, 4\r\n\r\nabcd",
+    "signed length": POST + b"Content-Length: +4\r\n\r\nabcd",
+    "negative length": POST + b"Content-Length: -4\r\n\r\n",
+    "hexadecimal length": POST + b"Content-Length: 0x4\r\n\r\nabcd",
+    "coding twice": CHUNKED + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "unknown coding": POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+    "coding with a tab": POST + b"Transfer-Encoding: chunked\x0b\r\n\r\n0\r\n\r\n",
     "coding in HTTP/1.0": b"POST / HTTP/1.0\r\nHost: app.localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "space before the colon": b"POST / HTTP/1.1\r\nHost: app.localhost\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
-    "folded line": b"GET / HTTP/1.1\r\nHost: app.localhost\r\nX-A: 1\r\n Transfer-Encoding: chunked\r\n\r\n",
+    "space before the colon": POST + b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+    "folded line": GET + b"X-A: 1\r\n Transfer-Encoding: chunked\r\n\r\n",
     "folded first line": b"GET / HTTP/1.1\r\n X-A: 1\r\nHost: app.localhost\r\n\r\n",
-    "bare line feed": b"GET / HTTP/1.1\r\nHost: app.localhost\r\nX-A: 1\nX-B: 2\r\n\r\n",
-    "bare carriage return": b"GET / HTTP/1.1\r\nHost: app.localhost\r\nX-A: 1\rX-B: 2\r\n\r\n",
-    "null": b"GET / HTTP/1.1\r\nHost: app.localhost\r\nX-A: \x00\r\n\r\n",
-    "two hosts": b"GET / HTTP/1.1\r\nHost: app.localhost\r\nHost: victim.localhost\r\n\r\n",
+    "bare line feed": GET + b"X-A: 1\nX-B: 2\r\n\r\n",
+    "bare carriage return": GET + b"X-A: 1\rX-B: 2\r\n\r\n",
+    "null": GET + b"X-A: \x00\r\n\r\n",
+    "two hosts": GET + b"Host: victim.localhost\r\n\r\n",
     "no host": b"GET / HTTP/1.1\r\n\r\n",
     "target of another host": b"GET http://victim.localhost/ HTTP/1.1\r\nHost: app.localhost\r\n\r\n",
     "target with a user": b"GET http://app.localhost@victim.localhost/ HTTP/1.1\r\nHost: app.localhost\r\n\r\n",
@@ -80,11 +83,11 @@ AMBIGUOUS = {
     "no version": b"GET /\r\n\r\n",
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "spaces": b"GET  / HTTP/1.1\r\nHost: app.localhost\r\n\r\n",
-    "other expectation": b"GET / HTTP/1.1\r\nHost: app.localhost\r\nExpect: 200-maybe\r\n\r\n",
-    "bad chunk": b"POST / HTTP/1.1\r\nHost: app.localhost\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
-    "chunk without end": b"POST / HTTP/1.1\r\nHost: app.localhost\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nabcdef\r\n0\r\n\r\n",
-    "chunk size with a sign": b"POST / HTTP/1.1\r\nHost: app.localhost\r\nTransfer-Encoding: chunked\r\n\r\n+2\r\nab\r\n0\r\n\r\n",
-    "chunk ended by a line feed": b"POST / HTTP/1.1\r\nHost: app.localhost\r\nTransfer-Encoding: chunked\r\n\r\n2\nab\r\n0\r\n\r\n",
+    "other expectation": GET + b"Expect: 200-maybe\r\n\r\n",
+    "bad chunk": CHUNKED + b"\r\nxyz\r\n",
+    "chunk without end": CHUNKED + b"\r\n2\r\nabcdef\r\n0\r\n\r\n",
+    "chunk size with a sign": CHUNKED + b"\r\n+2\r\nab\r\n0\r\n\r\n",
+    "chunk ended by a line feed": CHUNKED + b"\r\n2\nab\r\n0\r\n\r\n",
 }
 
 

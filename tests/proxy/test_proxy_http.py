@@ -294,7 +294,13 @@ def test_every_name_of_an_app_leads_to_it(shared: Any, app: Any) -> None:
     one = app("one")
     hosts = ("one.localhost", "one.nip.io", "example.com")
     shared.apply(*(Route(host=host, app="one", targets=(one.target,)) for host in hosts))
-    for name in ("one.localhost", "ONE.LOCALHOST:8080", "one.1.2.3.4.nip.io", "one.127.0.0.1.nip.io:80", "example.com."):
+    for name in (
+        "one.localhost",
+        "ONE.LOCALHOST:8080",
+        "one.1.2.3.4.nip.io",
+        "one.127.0.0.1.nip.io:80",
+        "example.com.",
+    ):
         assert shared.ask(host=name).body == b"one", name
 
 

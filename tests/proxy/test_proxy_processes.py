@@ -121,7 +121,7 @@ def test_new_code_is_put_in_force_without_a_request_lost(fresh: Any, app: Any, l
     running = fresh()
     running.serve(app())
     before, master = set(running.workers()), running.router.status()["pid"]
-    with load(running.port) as clients:
+    with load(running.port, pause=0.003) as clients:
         for _ in range(2):
             clients.wait_for(50)
             running.router.reload()
@@ -228,7 +228,7 @@ def test_a_port_in_use_is_named_with_who_holds_it(fresh: Any) -> None:
         holder.communicate(b"\n")
     assert f"127.0.0.1:{running.port} is in use by python" in caught.value.message
     assert f"(pid {holder.pid})" in caught.value.message and caught.value.code == "port-in-use"
-    with pytest.raises(Unavailable, match="privileges|cannot be used|in use"):
+    with pytest.raises(Unavailable, match=r"privileges|cannot be used|in use"):
         elsewhere = Endpoint(host="192.0.2.1", port=80)  # an address of no machine
         ProxyRouter().start(replace(running.settings, binds=(elsewhere,)))
 

@@ -245,7 +245,43 @@ def test_an_app_may_decline_an_upgrade(shared: Any, app: Any) -> None:
         assert read_until(sock, b"app").startswith(b"HTTP/1.1 200 ")
         sock.sendall(b"GET /next HTTP/1.1\r\nHost: app.localhost\r\nConnection: close\r\n\r\n")
         read_until(sock, b"app")
+    ahead = b"GET /ahead HTTP/1.1\r\nHost: app.localhost\r\nConnection: close\r\n\r\n"
+    assert shared.raw(UPGRADE + ahead).count(b"HTTP/1.1 200 OK") == 2
     assert one.requests[0].header("upgrade") == "websocket" and one.requests[0].header("connection") == "Upgrade"
+
+
+def test_a_websocket_waits_for_a_side_that_does_not_read(shared: Any, app: Any) -> None:
+    """And goes on when it does; meanwhile little is kept."""
+    size = 12 << 20
+    listener = socket.create_server(("127.0.0.1", 0))
+    got: list[int] = []
+
+    def serve() -> None:
+        with listener.accept()[0] as sock:
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                head += sock.recv(1)
+            sock.sendall(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+            time.sleep(0.5)
+            count = 0
+            while count < size:
+                count += len(sock.recv(1 << 20))
+            got.append(count)
+            sock.sendall(b"all of it")
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    one = app()
+    one.target = Target(instance="raw", host="127.0.0.1", port=listener.getsockname()[1])
+    shared.serve(one)
+    with shared.connect() as sock:
+        sock.sendall(UPGRADE)
+        read_until(sock, b"\r\n\r\n")
+        sock.sendall(bytes(size))
+        assert read_until(sock, b"all of it") == b"all of it"
+    thread.join()
+    listener.close()
+    assert got == [size]
 
 
 # --- size
