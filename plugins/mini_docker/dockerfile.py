@@ -197,7 +197,7 @@ class _Writer:
         if self.plan.bin:
             entries.append(f"PATH={':'.join(_inside(folder) for folder in self.plan.bin)}:$PATH")
         if entries:
-            yield "ENV " + " \\\n    ".join(entries)
+            yield "ENV " + _NEXT_LINE.join(entries)
 
     def _copy_files(self, names: Sequence[str]) -> Iterator[str]:
         """COPY lines that keep relative paths. Only what is surely a file shares a line, for a folder's name as
@@ -228,7 +228,7 @@ class _Writer:
         secrets = self.style.secrets and step.secrets
         if secrets:
             mounts.append(f"--mount=type=bind,source={SECRETS},target=/run/{SECRETS}")
-        return "RUN " + " \\\n    ".join((*mounts, _command(step, env, secrets)))
+        return "RUN " + _NEXT_LINE.join((*mounts, _command(step, env, secrets)))
 
     # --- the last stage
 
@@ -320,10 +320,16 @@ def _command(step: Step, env: Mapping[str, str], secrets: bool) -> str:
     if "\n" in line or "<<" in line:
         return _exec_form(step, env, secrets)
     settings = " ".join(f"{name}={shlex.quote(text)}" for name, text in env.items())
+    before = [_READ_SECRETS] if secrets else []
     if settings:
-        line = f"export {settings}; {line}" if shell else f"{settings} {line}"
-    return f"{_READ_SECRETS} {line}" if secrets else line
+        before.append(f"export {settings};" if shell else settings)
+    together = " ".join((*before, line))
+    return together if len(together) <= _WIDTH else _NEXT_LINE.join((*before, line))
 
+
+_NEXT_LINE = " \\\n    "
+_WIDTH = 100
+"""Characters of a command that stay on one line."""
 
 _READ_SECRETS = f"set -a; . /run/{SECRETS}; set +a;"
 

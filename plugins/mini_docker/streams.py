@@ -203,7 +203,7 @@ class Execution(_Attached):
         """On the engine's machine. The engine answers before the process is there: it is waited for."""
         deadline = time.monotonic() + 2
         while True:
-            found = self._engine.api.exec_inspect(self._id)
+            found = self._inspect()
             if found["Pid"] or found["ExitCode"] is not None or time.monotonic() > deadline:
                 return int(found["Pid"] or 0)
             time.sleep(0.01)
@@ -211,16 +211,26 @@ class Execution(_Attached):
     def wait(self) -> int:
         pause = 0.01
         while True:
-            with self._engine.reached():
-                found = self._engine.api.exec_inspect(self._id)
+            found = self._inspect()
             if found["ExitCode"] is not None and not found["Running"]:
                 return int(found["ExitCode"])
             time.sleep(pause)
             pause = min(pause * 2, 0.5)
 
+    def _inspect(self) -> dict[str, Any]:
+        """As the engine knows it; it forgets commands with their container, which has then killed them."""
+        import docker.errors
+
+        try:
+            with self._engine.reached():
+                found: dict[str, Any] = self._engine.api.exec_inspect(self._id)
+                return found
+        except docker.errors.NotFound:
+            return {"Running": False, "ExitCode": 128 + signal.SIGKILL, "Pid": 0}
+
     def close(self) -> None:
         with _gone(), self._engine.reached():
-            if self._engine.api.exec_inspect(self._id)["ExitCode"] is None:
+            if self._inspect()["ExitCode"] is None:
                 self.signal(signal.SIGKILL)
         self._let_go()
 
