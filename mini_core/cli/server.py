@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mini_core.cli.base import pass_context
+from mini_core.cli.base import JSON, YES, options, pass_context
 from mini_core.cli.context import Context
 
 
@@ -54,6 +54,7 @@ def install(
 
 @server.command()
 @click.argument("wheel", default="", metavar="[WHEEL]")
+@options(JSON)
 @pass_context
 def upgrade(ctx: Context, wheel: str) -> None:
     """Upgrade the server to the newest version, or to a wheel; goes back if it does not work."""
@@ -81,6 +82,7 @@ def upgrade(ctx: Context, wheel: str) -> None:
 
 
 @server.command()
+@options(JSON)
 @pass_context
 def health(ctx: Context) -> None:
     """Ask the server on this machine, through its router, whether it takes requests."""
@@ -93,6 +95,7 @@ def health(ctx: Context) -> None:
 
 @server.command()
 @click.option("--purge", is_flag=True, help="Also remove all apps with their data.")
+@options(YES)
 @_root
 @_dry
 @pass_context

@@ -72,6 +72,7 @@ class _Server:
         if operation.access == "internal":
             if "X-Forwarded-For" in request.headers:
                 raise NotFound(f"No such address: {request.path}")
+            g.actor = "platform"
             return Caller(name="platform")
         caller = local_caller(request) if self.trusted else self.check_key(request)
         g.actor = caller.name

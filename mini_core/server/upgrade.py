@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import shutil
 import signal
 import sqlite3
 import time
@@ -200,11 +201,15 @@ def schema(database: Path) -> list[Any]:
 
 
 def restore(backup: Path, database: Path) -> None:
-    """The database as it was; nobody may have it open."""
+    """The database as it was, in one step; nobody may have it open."""
+    owner = database.stat()
+    copy = database.with_name(".restored.db")
+    shutil.copyfile(backup, copy)
+    copy.chmod(owner.st_mode & 0o777)
+    os.chown(copy, owner.st_uid, owner.st_gid)
     for suffix in ("-wal", "-shm"):
         database.with_name(database.name + suffix).unlink(missing_ok=True)
-    with contextlib.closing(sqlite3.connect(backup)) as source, contextlib.closing(sqlite3.connect(database)) as target:
-        source.backup(target)
+    copy.replace(database)
 
 
 # --- probing

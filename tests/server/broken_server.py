@@ -2,7 +2,7 @@
 
 import sys
 
-from fakes import FakeController
+from fake_controller import FakeController
 
 from mini_core.errors import Unavailable
 from mini_core.server import daemon

@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from conftest import Client, Platform, until
+from server_kit import Client, Platform, until
 
 from mini_core.server import auth, operations, streams
 from mini_core.server.operation import Operation

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Platform
+from server_kit import Platform
 
 from mini_core import api
 from mini_core.paths import Paths

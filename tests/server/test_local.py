@@ -14,13 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import Client
+from server_kit import Client, alive
 
 from mini_core.errors import Conflict, MiniError, Unavailable
 from mini_core.paths import Paths
 from mini_core.server import daemon, local, ports, state
 
-FAKE = (sys.executable, str(Path(__file__).parent / "fakes.py"))
+FAKE = (sys.executable, str(Path(__file__).parent / "fake_controller.py"))
 BROKEN = (sys.executable, str(Path(__file__).parent / "broken_server.py"))
 
 
@@ -34,14 +34,6 @@ def stopped(paths: Paths) -> Iterator[Paths]:
 
 def start(paths: Paths) -> local.Started:
     return local.ensure_running(paths, first=True, command=FAKE)
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z" if Path("/proc").exists() else True
 
 
 def test_it_is_started_once_in_the_background_and_answers_at_once(stopped: Paths) -> None:
@@ -173,7 +165,7 @@ def test_what_the_platform_logs_is_bounded_and_has_no_queries(stopped: Paths) ->
 def test_in_the_foreground_ctrl_c_puts_it_down(stopped: Paths) -> None:
     code = (
         "import functools, sys; sys.path.insert(0, sys.argv[1])\n"
-        "from fakes import open_fake\n"
+        "from fake_controller import open_fake\n"
         "from mini_core.server import daemon, local\n"
         "serve = functools.partial(daemon.serve, opener=open_fake)\n"
         "say = functools.partial(print, flush=True)\n"

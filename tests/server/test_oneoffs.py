@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import Platform, until
-from test_local import alive
+from server_kit import Platform, alive, until
 
 from mini_core import frames
 

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from conftest import Platform
+from server_kit import Platform
 
 from mini_core import frames
 from mini_core.hosts import platform_hosts
