@@ -80,6 +80,15 @@ class Buildpack(Protocol):
     def detect(self, source: Source, settings: BuildSettings) -> Offer | None: ...
 
 
+@runtime_checkable
+class WorkspaceBuildpack(Buildpack, Protocol):
+    """A buildpack that knows repositories whose apps share one lock file, so that only the whole can be built."""
+
+    def detect_member(self, source: Source, path: str, settings: BuildSettings) -> Offer | None:
+        """The app in a folder of a workspace, None where the folder is no member of one. source: the whole
+        repository; the plan's paths are relative to its root. Pure, as `detect` is."""
+
+
 @value
 class BuildRequest:
     """What a builder gets. source: the unpacked source's root; the app is at `plan.path` below it. build_env: the

@@ -9,13 +9,14 @@ evidence wins (`types.Strength`); equally strong ones are ranked by `_rank`, and
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from mini_core import api
 from mini_core.errors import ConfigError, MiniError, PlanError
 from mini_core.explain import headline
-from mini_core.interfaces import Buildpack, Source
+from mini_core.interfaces import Buildpack, Source, WorkspaceBuildpack
 from mini_core.manifest import CronJob, Manifest, read_manifest, shell
 from mini_core.types import BuildSettings, EnvEntry, Offer, Plan, ProcessType, Strength, value
 
@@ -127,6 +128,9 @@ def make_plan(
     if folder != manifest.path:
         manifest = read_manifest(source, folder, app)
         settings = _settings(manifest, buildpack, build_env or {})
+    member = _member(source, manifest.path, found, buildpacks, settings)
+    if member is not None:
+        folder, found, manifest = ".", replace(found, offers=(member, *found.offers[1:])), _inside(manifest)
     root = source if folder == "." else source.sub(folder)
     offer, chosen_notes = choose(found, buildpacks, settings, manifest, root)
     plan = apply_manifest(replace(offer.plan, path=folder), manifest)
@@ -336,6 +340,29 @@ def _folder(
         note += f". Also possible: {', '.join(f'{item}/' for item, _ in others)} (--path, or path in mini.toml)"
     chosen = replace(chosen, warnings=(*chosen.warnings, note))
     return path, chosen, tuple(_folder_line(path, item) for path, item in others)
+
+
+def _member(
+    source: Source, path: str, found: Found, buildpacks: Sequence[Buildpack], settings: BuildSettings
+) -> Offer | None:
+    """The offer for a folder of a workspace, which is built from the root; None for a folder on its own."""
+    best = found.offers[0].buildpack if found.offers else ""
+    buildpack = next((item for item in buildpacks if item.name == best), None)
+    if path == "." or not isinstance(buildpack, WorkspaceBuildpack):
+        return None
+    return buildpack.detect_member(source, path, settings)
+
+
+def _inside(manifest: Manifest) -> Manifest:
+    """The manifest of a workspace's member, whose commands are run in its folder although the root is deployed."""
+    start = f"cd {shlex.quote(manifest.path)} && "
+    return replace(
+        manifest,
+        processes={name: line and start + line for name, line in manifest.processes.items()},
+        procfile=tuple(
+            replace(item, command=(*item.command[:2], start + item.command[2])) for item in manifest.procfile
+        ),
+    )
 
 
 def _candidates(source: Source, buildpacks: Sequence[Buildpack], settings: BuildSettings) -> list[tuple[str, Found]]:

@@ -6,6 +6,7 @@ import pytest
 
 from mini_buildpacks.go import GoBuildpack
 from mini_core.errors import ConfigError
+from mini_core.planning import make_plan
 from mini_core.sources import MemorySource
 from mini_core.testing import BuildpackContract
 from mini_core.types import BuildSettings, Plan, Strength
@@ -232,3 +233,12 @@ class TestGoContract(BuildpackContract):
     @pytest.fixture
     def recognised(self) -> dict[str, str]:
         return {"go.mod": GIN, "go.sum": "", "cmd/web/main.go": MAIN, "cmd/job/main.go": MAIN, "static/a.css": ""}
+
+
+def test_a_path_to_a_module_that_go_work_uses_is_built_from_the_root() -> None:
+    files = {"go.work": "go 1.24\nuse (\n ./api\n ./web\n)\n", "api/go.mod": "module m/api\n", "api/main.go": MAIN,
+             "web/go.mod": "module m/web\n", "web/main.go": MAIN}  # fmt: skip
+    source = MemorySource({name: text.encode() for name, text in files.items()})
+    planned = make_plan(source, [GoBuildpack()], path="api")
+    assert planned.plan.path == "."
+    assert processes(planned.plan) == {"web": "bin/api"}

@@ -9,6 +9,7 @@ import pytest
 
 from mini_buildpacks.node import NodeBuildpack
 from mini_core.errors import ConfigError
+from mini_core.planning import make_plan
 from mini_core.sources import MemorySource
 from mini_core.testing import BuildpackContract
 from mini_core.types import BuildSettings, Strength
@@ -283,3 +284,21 @@ class TestNodeContract(BuildpackContract):
     @pytest.fixture
     def recognised(self) -> dict[str, str]:
         return {**workspace("apps/web:next,ui", "packages/ui"), "apps/web/next.config.js": "output: 'export'"}
+
+
+def test_a_path_to_a_workspaces_member_is_built_from_the_root_and_started_there() -> None:
+    files = workspace("apps/web:next", "apps/docs:next,ui", "packages/ui")
+    source = MemorySource(
+        {name: text.encode() for name, text in {**files, "apps/docs/Procfile": "job: node job.js"}.items()}
+    )
+    planned = make_plan(source, [NodeBuildpack()], path="apps/docs")
+    assert planned.plan.path == "."
+    assert "package-lock.json" in planned.plan.steps[0].files
+    assert [item.name for item in planned.plan.steps] == ["install dependencies", "build ui", "build"]
+    assert planned.plan.process("job").command == ("sh", "-c", "cd apps/docs && node job.js")  # type: ignore[union-attr]
+
+
+def test_a_path_to_a_package_of_its_own_is_deployed_alone() -> None:
+    source = MemorySource({"api/package.json": package(scripts={"start": "node a"}).encode(), "package.json": b"{}"})
+    planned = make_plan(source, [NodeBuildpack()], path="api")
+    assert planned.plan.path == "api"

@@ -239,7 +239,7 @@ def test_the_summary_counts_only_what_was_judged_and_names_the_rest() -> None:
         Result("c", "go", "core", (), "run", {}, {"detect": Verdict("pass"), "build": Verdict("apart", "needs a db")}),
     ]
     text = summary(results, capabilities=True)
-    assert "2/2 100 %" in text
+    assert "3/3 100 %" in text
     assert "1/2 50 % +1" in text
     assert "1  build: needs a db" in text
     assert "vendored                       1 of 2" in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from mini_buildpacks.go.artifacts import artifacts
 from mini_buildpacks.go.module import Module, read_module, read_work, vendored
@@ -43,6 +44,17 @@ class GoBuildpack:
         layout = _layout(source)
         if layout is None:
             return None
+        return self._offer(source, layout, settings)
+
+    def detect_member(self, source: Source, path: str, settings: BuildSettings) -> Offer | None:
+        """The module in a folder that go.work uses."""
+        layout = _layout(source)
+        if layout is None or not layout.workspace or all(module.folder != path for module in layout.modules):
+            return None
+        mains = tuple(folder for folder in layout.sources.mains if f"{folder}/".startswith(f"{path}/"))
+        return self._offer(source, replace(layout, sources=replace(layout.sources, mains=mains)), settings)
+
+    def _offer(self, source: Source, layout: Layout, settings: BuildSettings) -> Offer:
         programs = choose_programs(source, layout.sources, layout.modules, settings)
         plan = _plan(source, settings, layout, programs)
         return Offer(buildpack=self.name, strength=_strength(layout, programs), reason=_reason(layout), plan=plan)

@@ -40,14 +40,25 @@ class NodeBuildpack:
         package = read_package(source)
         if package is None:
             return _loose(source, settings)
-        workspace = read_workspace(source, package)
-        version = node_version(source, package, settings)
-        manager = choose_manager(source, package, settings, version.major())
+        return self._offer(source, read_workspace(source, package), settings)
+
+    def detect_member(self, source: Source, path: str, settings: BuildSettings) -> Offer | None:
+        """The package in a folder of a workspace; None where the root has no workspace with that folder."""
+        root = read_package(source)
+        if root is None:
+            return None
+        workspace = read_workspace(source, root)
+        if not any(member.folder == path for member in workspace.members):
+            return None
+        return self._offer(source, workspace, replace(settings, env={**settings.env, "APP": path}))
+
+    def _offer(self, source: Source, workspace: Workspace, settings: BuildSettings) -> Offer:
+        version = node_version(source, workspace.root, settings)
+        manager = choose_manager(source, workspace.root, settings, version.major())
         chosen = _choose(source, workspace, manager, version.major(), settings)
         plan = _plan(source, workspace, manager, version, chosen)
-        return Offer(
-            buildpack=self.name, strength=_strength(chosen, manager), reason=_reason(chosen, manager), plan=plan
-        )
+        strength, reason = _strength(chosen, manager), _reason(chosen, manager)
+        return Offer(buildpack=self.name, strength=strength, reason=reason, plan=plan)
 
 
 @value
@@ -206,7 +217,7 @@ def _warnings(manager: Manager, version: NodeVersion, chosen: Chosen) -> Iterato
     if chosen.others:
         yield (
             f"several apps in this workspace: {chosen.app.folder} taken. The others: {', '.join(chosen.others)}"
-            f' (APP = "FOLDER" under [build.env] in mini.toml chooses)'
+            f' (path = "FOLDER" in mini.toml chooses)'
         )
 
 
