@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from mini_buildpacks.go.module import Module
 from mini_buildpacks.go.packages import Sources
-from mini_buildpacks.node.runtime import build_setting
+from mini_buildpacks.pins import build_setting
 from mini_core.interfaces import Source
 from mini_core.types import BuildSettings, ProcessType, value
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from mini_buildpacks.go.module import Module, work_version
-from mini_buildpacks.node.runtime import build_setting, mise_version
+from mini_buildpacks.pins import build_setting, mise_version
 from mini_core.interfaces import Source
 from mini_core.types import BuildSettings, Toolchain
 

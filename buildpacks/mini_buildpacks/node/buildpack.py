@@ -13,11 +13,12 @@ from mini_buildpacks.node.install import install_steps
 from mini_buildpacks.node.managers import TOOLS, Manager, choose_manager, tool_step
 from mini_buildpacks.node.natives import natives
 from mini_buildpacks.node.package import Package, read_package
-from mini_buildpacks.node.runtime import NodeVersion, build_setting, node_version
+from mini_buildpacks.node.runtime import NodeVersion, node_version
 from mini_buildpacks.node.scripts import commands
 from mini_buildpacks.node.start import Start, choose_start
 from mini_buildpacks.node.tools import missing_tools
 from mini_buildpacks.node.workspaces import Workspace, order_of_preference, read_workspace
+from mini_buildpacks.pins import build_setting
 from mini_core.interfaces import Source
 from mini_core.types import BuildSettings, EnvEntry, Evidence, Offer, Plan, ProcessType, Step, Strength, value
 

@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterator, Mapping
 
 from mini_buildpacks.node.package import Package, load_yaml, table
-from mini_buildpacks.node.runtime import Wish, build_setting, mise_version, understood
+from mini_buildpacks.node.runtime import understood
+from mini_buildpacks.pins import Wish, build_setting, mise_version
 from mini_core.interfaces import Source
 from mini_core.types import BuildSettings, Cache, Step, value
 from mini_core.versions import satisfies

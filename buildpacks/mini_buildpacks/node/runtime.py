@@ -9,10 +9,10 @@ contradict each other `engines` wins and a warning names both.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 
 from mini_buildpacks.node.package import Package
+from mini_buildpacks.pins import MISE, Wish, build_setting, mise_tool, tool_version
 from mini_core.errors import PlanError
 from mini_core.interfaces import Source
 from mini_core.types import BuildSettings, Toolchain, value
@@ -22,18 +22,6 @@ DEFAULT = "24"
 """The release line that an app without a wish gets: long-term support."""
 
 MAJORS = tuple(str(major) for major in range(4, 31))
-
-_MISE = ("mise.toml", ".mise.toml", "mise/config.toml", ".mise/config.toml", ".config/mise.toml")
-_FOREIGN = ("", "RAILPACK_", "NIXPACKS_", "GOOGLE_")
-"""Prefixes under which other platforms know the same build settings: an app that moves here keeps working."""
-
-
-@value
-class Wish:
-    """A version as a file asks for it."""
-
-    version: str
-    source: str
 
 
 @value
@@ -51,14 +39,6 @@ class NodeVersion:
         """The major that will most likely be used: the default where it fits, else the newest that does."""
         fitting = [major for major in MAJORS if _fits(major, self.version)]
         return int(DEFAULT if DEFAULT in fitting or not fitting else fitting[-1])
-
-
-def build_setting(settings: BuildSettings, name: str) -> Wish | None:
-    """A `[build.env]` entry, also under the prefixes that other platforms give it."""
-    for prefix in _FOREIGN:
-        if settings.env.get(prefix + name, "").strip():
-            return Wish(version=settings.env[prefix + name].strip(), source=f"[build.env] {prefix}{name}")
-    return None
 
 
 def node_version(source: Source, package: Package | None, settings: BuildSettings) -> NodeVersion:
@@ -84,7 +64,7 @@ def node_version(source: Source, package: Package | None, settings: BuildSetting
 def _pins(source: Source, package: Package | None) -> Iterator[Wish]:
     if package:
         yield Wish(version=_clean(package.string("volta", "node")), source=f"{package.file} volta.node")
-    for file in _MISE:
+    for file in MISE:
         yield Wish(version=_clean(mise_tool(source, file, "node") or mise_tool(source, file, "nodejs")), source=file)
     yield Wish(version=_clean(tool_version(source, "nodejs") or tool_version(source, "node")), source=".tool-versions")
     for file in (".node-version", ".nvmrc"):
@@ -99,38 +79,6 @@ def _engines(package: Package | None) -> Iterator[Wish]:
     if isinstance(runtime, Mapping) and runtime.get("name") == "node":
         version = str(runtime.get("version") or "")
         yield Wish(version=_clean(version), source=f"{package.file} devEngines.runtime")
-
-
-def mise_tool(source: Source, file: str, tool: str) -> str:
-    """A tool's version in a mise file, "" where it says nothing or cannot be read."""
-    text = source.text(file)
-    if text is None:
-        return ""
-    try:
-        found = tomllib.loads(text).get("tools", {}).get(tool, "")
-    except (tomllib.TOMLDecodeError, AttributeError):
-        return ""
-    if isinstance(found, Mapping):
-        found = found.get("version", "")
-    if isinstance(found, list):
-        found = found[0] if found else ""
-    return str(found)
-
-
-def mise_version(source: Source, tool: str) -> Wish | None:
-    """A tool's version in any of mise's files or .tool-versions."""
-    for file in _MISE:
-        found = mise_tool(source, file, tool)
-        if found:
-            return Wish(version=found, source=file)
-    found = tool_version(source, tool)
-    return Wish(version=found, source=".tool-versions") if found else None
-
-
-def tool_version(source: Source, tool: str) -> str:
-    """asdf's .tool-versions: `TOOL VERSION [FALLBACK…]` per line."""
-    found = re.search(rf"(?m)^\s*{re.escape(tool)}\s+([^\s#]+)", source.text(".tool-versions") or "")
-    return found[1] if found else ""
 
 
 def understood(version: str) -> bool:
