@@ -115,15 +115,33 @@ RULES = (
 OTHERWISE = "The lines above are the tool's own: mend what they name, and deploy again."
 
 
-def explain(lines: Sequence[str]) -> tuple[str, str]:
-    """(code, hint) for the last lines of a failed step; ("build", a general hint) where no rule fits."""
+@dataclass(frozen=True)
+class Cause:
+    """code, hint: see Rule; "build" and a general hint where no rule fits. line: the one that told, if any did."""
+
+    code: str
+    hint: str
+    line: int | None = None
+
+
+def explain(lines: Sequence[str]) -> Cause:
+    """The likely cause, from the last lines of a failed step."""
     text = "\n".join(lines)
     for rule in RULES:
         match = re.search(rule.pattern, text, re.IGNORECASE | re.MULTILINE)
         if match:
             named = {name: found or "" for name, found in match.groupdict().items()}
-            return rule.code, re.sub(r" \(\)| +(?=\.$)", "", rule.hint.format_map(_Blank(named)))
-    return "build", OTHERWISE
+            hint = re.sub(r" \(\)| +(?=\.$)", "", rule.hint.format_map(_Blank(named)))
+            return Cause(rule.code, hint, text.count("\n", 0, match.start()))
+    return Cause("build", OTHERWISE)
+
+
+def shorten(lines: Sequence[str], telling: int | None, limit: int) -> list[str]:
+    """The last lines, and the telling one where it came long before (npm prints its manual after an error)."""
+    if len(lines) <= limit or telling is None or telling >= len(lines) - limit:
+        return list(lines[-limit:])
+    told = lines[telling : telling + limit // 4]
+    return [*told, "…", *lines[-(limit - len(told) - 1) :]]
 
 
 class _Blank(dict[str, str]):

@@ -16,10 +16,13 @@ from mini_core.errors import BuildError
 from mini_core.interfaces import Job
 from mini_docker import buildkit
 from mini_docker.dockerfile import Rendered
-from mini_docker.failures import exit_code, explain
+from mini_docker.failures import exit_code, explain, shorten
 
 TAIL = 40
 """Lines of a failed step that an error carries."""
+
+KEPT = 500
+"""Lines that are looked through for the cause."""
 
 _VERTEX = re.compile(r"\[\s*(?:(?P<stage>\S+)\s+)?(?P<index>\d+)/\d+\]\s+(?P<text>.*)", re.DOTALL)
 _CLASSIC = re.compile(r"Step (?P<number>\d+)/\d+ : (?P<text>.*)", re.DOTALL)
@@ -119,7 +122,7 @@ class BuildkitNarrator:
         return "apt-get install" in text, _packages(text)
 
     def _output(self, output: buildkit.Output) -> None:
-        tail = self._tails.setdefault(output.vertex, deque(maxlen=TAIL))
+        tail = self._tails.setdefault(output.vertex, deque(maxlen=KEPT))
 
         def emit(line: str) -> None:
             tail.append(line)
@@ -140,7 +143,7 @@ class ClassicNarrator:
         self.image = ""
         self._job, self._rendered = job, rendered
         self._error, self._step = "", "build"
-        self._tail: deque[str] = deque(maxlen=TAIL)
+        self._tail: deque[str] = deque(maxlen=KEPT)
         self._lines = _Lines(self._line)
 
     def take(self, item: Mapping[str, Any]) -> None:
@@ -183,7 +186,8 @@ def _packages(text: str) -> str:
 def _failure(step: str, error: str, tail: list[str]) -> BuildError:
     error = " ".join(error.split())
     status = exit_code(error)
-    code, hint = explain([*tail, error])
+    cause = explain([*tail, error])
+    code, hint, tail = cause.code, cause.hint, shorten(tail, cause.line, TAIL)
     if status is None:
         return BuildError(error, step=step, tail=tail, code=code, hint=hint)
     return BuildError(f"{step} failed with exit code {status}", step=step, tail=tail, code=code, hint=hint)

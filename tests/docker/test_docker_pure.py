@@ -7,7 +7,7 @@ import pytest
 from mini_core.errors import PlanError
 from mini_core.types import Endpoint, Image, InstanceSpec, Limits, Plan, Secret, Toolchain, Volume
 from mini_docker import buildkit, containers, machine, network
-from mini_docker.failures import exit_code, explain
+from mini_docker.failures import exit_code, explain, shorten
 from mini_docker.images import candidates
 from mini_docker.logs import Splitter, without_overlap
 
@@ -298,14 +298,22 @@ def test_old_lines_are_never_taken_for_new_ones() -> None:
     ],
 )  # fmt: skip
 def test_common_causes_are_named(line: str, code: str) -> None:
-    found, hint = explain(["some output", line])
-    assert found == code
-    assert hint and "{" not in hint
+    found = explain(["some output", line, "more"])
+    assert (found.code, found.line) == (code, None if code == "build" else 1)
+    assert found.hint and "{" not in found.hint
 
 
 def test_the_hint_names_what_is_missing() -> None:
-    assert "libnope" in explain(["E: Unable to locate package libnope"])[1]
-    assert "cairo.h" in explain(["fatal error: cairo.h: No such file or directory"])[1]
+    assert "libnope" in explain(["E: Unable to locate package libnope"]).hint
+    assert "cairo.h" in explain(["fatal error: cairo.h: No such file or directory"]).hint
+
+
+def test_the_telling_line_is_kept_though_a_tool_prints_its_manual_after_it() -> None:
+    lines = [*map(str, range(50)), "no space left on device", *map(str, range(200))]
+    cause = explain(lines)
+    shown = shorten(lines, cause.line, 40)
+    assert len(shown) == 40 and shown[0] == "no space left on device" and shown[-1] == "199"
+    assert shorten(lines[-10:], None, 40) == lines[-10:]
 
 
 def test_an_exit_code_is_read_from_every_engines_wording() -> None:
