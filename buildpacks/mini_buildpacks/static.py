@@ -58,8 +58,9 @@ def _from_staticfile(source: Source) -> Offer | None:
     if text is None:
         return None
     options = _staticfile_options(text)
-    root = str(options.get("root") or _conventional(source) or ".").strip("/") or "."
-    if not source.has(root):
+    given = str(options.get("root") or _conventional(source) or ".")
+    root = "/".join(part for part in given.split("/") if part not in ("", ".")) or "."
+    if ".." in root.split("/") or not source.has(root):
         raise ConfigError(f"Staticfile: root: there is no folder {root}", hint="Name the folder that holds the site.")
     push_state = str(options.get("pushstate", "")).lower() in ("enabled", "true")
     warnings = []

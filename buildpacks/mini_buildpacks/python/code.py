@@ -99,7 +99,8 @@ _IGNORED_FILES = re.compile(
 _HINT = re.compile(
     r"flask|bottle|falcon|pyramid|hug|fastapi|starlette|quart|fasthtml|litestar|blacksheep|esmerald|responder|connexion"
     r"|socketio|gradio|dash|sanic|robyn|aiohttp|tornado|get_[aw]sgi_application|channels|create_app|make_app|build_app"
-    r"|get_app|app_factory|create_application|start_response|streamlit|nicegui|chainlit|panel|import app|asgiref",
+    r"|get_app|app_factory|create_application|start_response|receive"
+    r"|streamlit|nicegui|chainlit|panel|import app|asgiref",
     re.IGNORECASE,
 )
 MAX_MODULES = 400

@@ -13,6 +13,7 @@ from mini_buildpacks.python.project import Project
 from mini_core.interfaces import Source
 from mini_core.types import BuildSettings, EnvEntry, Evidence, ProcessType, Step
 
+_SQLITE = re.compile(r"backends\.(?:sqlite3|spatialite)|sqlite3?:///|spatialite:///")
 _DOTTED = re.compile(r"[\"']([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+|settings)[\"']")
 _PLACEHOLDERS = (
     (re.compile(r"DATABASE_URL|^DB_URL|POSTGRES_URL|MYSQL_URL"), "sqlite:///:memory:"),
@@ -246,7 +247,7 @@ def migrations(django: Django) -> Migrations:
     if databases is not None and not databases.strip("{} \n"):
         return Migrations()
     line = f"python {django.manage} migrate --noinput"
-    sqlite = "sqlite" in text.lower()
+    sqlite = bool(_SQLITE.search(text))
     variable = _database_variable(django)
     if not variable:
         if sqlite or databases is None:
