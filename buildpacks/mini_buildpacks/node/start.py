@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from mini_buildpacks.node.app import App, Outcome
+from mini_buildpacks.elsewhere import app_engine, other_platforms
+from mini_buildpacks.node.app import App, Outcome, quoted
 from mini_buildpacks.node.package import table
 from mini_buildpacks.node.scripts import is_dev_server, is_watcher, runs
 from mini_core.types import StaticSite, value
@@ -30,8 +32,11 @@ class Start:
 
 
 def choose_start(app: App, outcome: Outcome | None) -> Start:
-    """In this order: a start script that serves; the framework's site or server; a file; a start script that is a
-    development server, with a warning."""
+    """In this order: App Engine's entrypoint; a start script that serves; the framework's site or server; a file;
+    what another platform is told; a start script that is a development server, with a warning."""
+    entrypoint = app_engine(app.source, "nodejs") if not app.folder else None
+    if entrypoint:
+        return Start(command=("sh", "-c", entrypoint.line), source=entrypoint.file)
     scripts = app.package.scripts
     line = scripts.get("start", "")
     script = Start(command=app.manager.run("start", app.folder), source=f"{app.package.file} scripts.start")
@@ -48,7 +53,7 @@ def choose_start(app: App, outcome: Outcome | None) -> Start:
         return found
     if outcome and outcome.start:
         return Start(command=outcome.start, source=outcome.title)
-    found = _file(app)
+    found = _file(app) or _elsewhere(app)
     if found or not line:
         return found
     return _with(script, f"the start script is a development server ({line}): add one that serves what was built")
@@ -93,6 +98,22 @@ def _file(app: App) -> Start:
                 if app.path(file) in _files(app):
                     return Start(command=_run(app, compiled(app, file) or file), source="detected")
     return Start()
+
+
+def _elsewhere(app: App) -> Start:
+    """PM2's process file, or what Railway, nixpacks or Render are told."""
+    pm2 = quoted(app.config("ecosystem.config", "pm2.config"), "script") or _script(app.json("process.json"))
+    entry = _main(app, pm2.removeprefix("./"))
+    if entry:
+        return Start(command=_run(app, entry), source="PM2's process file")
+    told = other_platforms(app.source) if not app.folder else None
+    return Start(command=("sh", "-c", told.line), source=told.file) if told else Start()
+
+
+def _script(process: Mapping[str, Any]) -> str:
+    apps = process.get("apps")
+    first = apps[0] if isinstance(apps, list) and apps else process
+    return str(table(first).get("script") or "")
 
 
 def _files(app: App) -> frozenset[str]:
