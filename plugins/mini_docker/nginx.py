@@ -1,7 +1,7 @@
 """nginx's configuration for a static site. Pure.
 
-Unknown paths give the fallback page with 200, or 404 with 404.html's content; folders give their index, with a
-redirect to the slash; names that begin with a dot are hidden (all but `.well-known`); what is hashed is cached for
+`/about` finds about.html. Unknown paths give the fallback page with 200, or 404 with 404.html's content; folders
+give their index, with a redirect to the slash; names that begin with a dot are hidden (all but `.well-known`); what is hashed is cached for
 good, all else is revalidated. Everything is written below /tmp, so that it runs as any user and read-only.
 """
 
@@ -63,7 +63,7 @@ http {
 %(errors)s
         location / {
             add_header Cache-Control "no-cache";
-            try_files $uri $uri/ %(missing)s;
+            try_files $uri $uri.html $uri/ %(missing)s;
         }
         location ~ /\\.(?!well-known(?:/|$)) { return 404; }
         location = /%(config)s { return 404; }

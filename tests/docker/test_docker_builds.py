@@ -217,6 +217,7 @@ def test_a_static_site_is_served_as_browsers_want_it(platform: DockerPlatform, m
     files = {
         "dist/index.html": "<h1>home</h1>",
         "dist/404.html": "lost",
+        "dist/about.html": "about",
         "dist/docs/index.html": "docs",
         "dist/assets/app-4f2a.js": "/* script */" * 200,
         "dist/.env": "SECRET=1",
@@ -235,7 +236,7 @@ def test_a_static_site_is_served_as_browsers_want_it(platform: DockerPlatform, m
     assert (status, body, headers["cache-control"]) == (200, b"<h1>home</h1>", "no-cache") and headers["etag"]
     assert get(host, port, **{"If-None-Match": headers["etag"]})[0] == 304
     assert get(host, port, "/docs")[1]["location"] == "/docs/"
-    assert get(host, port, "/docs/")[2] == b"docs"
+    assert (get(host, port, "/docs/")[2], get(host, port, "/about")[2]) == (b"docs", b"about")
     status, headers, _ = get(host, port, "/assets/app-4f2a.js", **{"Accept-Encoding": "gzip"})
     assert "immutable" in headers["cache-control"] and headers["content-encoding"] == "gzip"
     assert get(host, port, "/assets/app-4f2a.js", Range="bytes=0-3")[::2] == (206, b"/* s")

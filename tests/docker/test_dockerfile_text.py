@@ -165,9 +165,9 @@ def test_a_static_site_ends_in_nginx_as_an_ordinary_user() -> None:
 
 def test_what_a_single_page_app_hashes_is_cached_and_everything_else_falls_back() -> None:
     conf = config(StaticSite(root="dist", fallback="index.html", immutable=("assets",)))
-    assert "try_files $uri $uri/ /index.html;" in conf
+    assert "try_files $uri $uri.html $uri/ /index.html;" in conf
     assert "location ^~ /assets/ {" in conf and "immutable" in conf
-    assert "try_files $uri $uri/ =404;" in config(StaticSite(root="."))
+    assert "try_files $uri $uri.html $uri/ =404;" in config(StaticSite(root="."))
 
 
 def test_build_time_secrets_are_mounted_for_the_steps_that_want_them() -> None:
