@@ -130,6 +130,7 @@ class Controller:
     def events(self, *, app: str = "", after: int = 0, limit: int = 100, follow: bool = False) -> Iterator[Event]:
         """Events newer than `after`; without `after`, the last `limit` ones."""
         events = self._store.events
+        count = events.count
         found = events.after(after, app=app, limit=limit) if after else events.last(app=app, limit=limit)
         last = after
         while True:
@@ -138,8 +139,8 @@ class Controller:
                 last = item.id
             if not follow or self._closing.is_set():
                 return
-            with events.added:
-                events.added.wait(1.0)
+            events.wait(count, 1.0)
+            count = events.count
             found = events.after(last, app=app)
 
     # --- keys

@@ -92,7 +92,7 @@ class Journal:
             if not events and (not follow or state in FINISHED or self._closed):
                 return
             progress = self._progress.get(deploy)
-            if progress is not None and progress is not shown:
+            if follow and progress is not None and progress is not shown:
                 shown = progress
                 yield progress
             with self._changed:

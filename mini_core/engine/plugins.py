@@ -94,6 +94,7 @@ class Notifier:
     def _run(self) -> None:
         events = self._parts.store.events
         while not self._closed:
+            count = events.count
             found = events.after(self.cursor, limit=100)
             for event in found:
                 if self._closed:
@@ -105,13 +106,11 @@ class Notifier:
                 self.cursor = event.id
                 events.set_cursor(self._plugin, event.id)
             if not found:
-                with events.added:
-                    events.added.wait(2.0)
+                events.wait(count, 30.0)
 
     def close(self) -> None:
         self._closed = True
-        with self._parts.store.events.added:
-            self._parts.store.events.added.notify_all()
+        self._parts.store.events.wake()
         self._thread.join(5.0)
 
 

@@ -25,6 +25,9 @@ from mini_core.types import to_data
 OVERTIME = 60.0
 """Seconds past its deadline after which a deploy that hangs in somebody else's call is given up."""
 
+CLOSE_PATIENCE = 5.0
+"""Seconds that closing waits for what is under way to let go."""
+
 KEPT_DEPLOYS = 100
 """Per app, with their logs."""
 
@@ -81,6 +84,7 @@ class DeployQueue:
         job = DeployJob(self._store, self._journal, self._parts.book, app, deploy)
         self._jobs[deploy.id] = job
         thread = threading.Thread(target=self._run, args=(app, job, work), name=f"deploy-{deploy.id}", daemon=True)
+        self._threads = {number: item for number, item in self._threads.items() if item.is_alive()}
         self._threads[deploy.id] = thread
         thread.start()
 
@@ -97,9 +101,12 @@ class DeployQueue:
             work(pipeline)
             self._succeeded(app, job, pipeline)
         except BaseException as error:
+            if self._closed:
+                return  # as after a crash: the next controller ends it
             self._failed(job, pipeline, error)
         finally:
-            self._tidy(app, deploy)
+            self._forget(app, deploy)
+        self._tidy(app, deploy)
         self.pump(app.id)
 
     def _succeeded(self, app: App, job: DeployJob, pipeline: Pipeline) -> None:
@@ -155,13 +162,13 @@ class DeployQueue:
             self._journal.end(deploy.id, state, failure.message if failure else "", to_data(info))
         self._journal.forget(deploy.id)
 
-    def _tidy(self, app: App, deploy: Deploy) -> None:
+    def _forget(self, app: App, deploy: Deploy) -> None:
         self._parts.pending.pop(app.id, None)
+        self._jobs.pop(deploy.id, None)
+
+    def _tidy(self, app: App, deploy: Deploy) -> None:
         if deploy.archive:
             Path(deploy.archive).unlink(missing_ok=True)
-        with self._lock:
-            self._jobs.pop(deploy.id, None)
-            self._threads.pop(deploy.id, None)
         self._store.deploys.prune(app.id, KEPT_DEPLOYS)
         self._nudge()
 
@@ -196,11 +203,7 @@ class DeployQueue:
                 self.cancel(deploy.id, actor)
         deadline = time.monotonic() + timeout
         while self._store.deploys.running(app.id) and time.monotonic() < deadline:
-            thread = next((self._threads[item] for item in list(self._threads) if item in self._jobs), None)
-            if thread is not None:
-                thread.join(0.1)
-            else:
-                time.sleep(0.05)
+            time.sleep(0.05)
 
     def expire(self) -> None:
         """Gives up deploys that hang in a call which heeds no deadline."""
@@ -254,6 +257,13 @@ class DeployQueue:
         return self._end(deploy, "failed", failure)
 
     def close(self) -> None:
-        """No further deploy starts; what is under way ends as after a crash, when the next controller recovers it."""
+        """No further deploy starts; what is under way is left as a crash would leave it, and the next controller
+        ends it."""
         with self._lock:
             self._closed = True
+            for job in list(self._jobs.values()):
+                job.cancelled.set()
+            threads = list(self._threads.values())
+        deadline = time.monotonic() + CLOSE_PATIENCE
+        for thread in threads:
+            thread.join(max(deadline - time.monotonic(), 0))

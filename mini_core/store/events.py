@@ -23,17 +23,28 @@ def _event(row: Row) -> Event:
 
 
 class Events:
-    """`added` is notified whenever an event was committed."""
+    """`wait` returns when there may be events newer than those that were read before `count` was."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self.added = threading.Condition()
+        self._added = threading.Condition()
+        self.count = 0
 
     def add(self, kind: str, actor: str, app: str = "", data: Mapping[str, Any] | None = None) -> None:
         row = {"at": time.time(), "kind": kind, "actor": actor, "app": app, "data": encode(data or {}).decode()}
         self._db.insert("events", row)
-        with self.added:
-            self.added.notify_all()
+        self.wake()
+
+    def wake(self) -> None:
+        """Lets everyone who waits look again."""
+        with self._added:
+            self.count += 1
+            self._added.notify_all()
+
+    def wait(self, count: int, timeout: float) -> None:
+        """Until something was added since `count` was read, or the time is over."""
+        with self._added:
+            self._added.wait_for(lambda: self.count != count, timeout)
 
     def after(self, number: int, *, app: str = "", limit: int = 100) -> tuple[Event, ...]:
         """Oldest first."""

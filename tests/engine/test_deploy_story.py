@@ -1,0 +1,313 @@
+"""What a deploy does when all goes well: steps, releases, environment, rollback, scaling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from mini_core import api
+from mini_core.errors import Conflict, NotFound, UsageError
+from mini_core.testing import free_port, until
+from tests.engine.conftest import Lab
+
+
+def steps(lab: Lab, info: api.DeployInfo) -> list[tuple[str, str]]:
+    events = lab.controller.deploy_events(info.id, follow=False)
+    return [(item.text, item.data["phase"]) for item in events if item.kind == "step"]
+
+
+def test_a_deploy_goes_through_its_steps_and_is_live(lab: Lab):
+    info = lab.deploy(web=["serve", "first"])
+    assert (info.state, info.step, info.release, info.url) == ("done", "done", 1, "http://blog.localhost:18080")
+    named = ("planned", "built", "released", "starting", "healthy", "routed", "drained")
+    assert steps(lab, info) == [(step, phase) for step in named for phase in ("begin", "end")]
+    assert lab.get() == (200, "first")
+    last = list(lab.controller.deploy_events(info.id))[-1]
+    assert (last.kind, last.data["state"], last.data["release"]) == ("done", "done", 1)
+
+
+def test_the_same_source_and_configuration_builds_and_restarts_nothing(lab: Lab):
+    lab.deploy(web=["serve", "first"])
+    before = set(lab.world.instances)
+    info = lab.deploy(web=["serve", "first"])
+    assert info.unchanged and info.state == "done"
+    assert lab.world.builds == 1
+    assert set(lab.world.instances) == before
+    assert "Unchanged: nothing was built or restarted" in lab.lines(info)
+    assert [item.version for item in lab.controller.releases("blog")] == [1]
+
+
+def test_an_earlier_source_again_is_a_new_release_with_the_image_that_is_there(lab: Lab):
+    lab.deploy(web=["serve", "first"])
+    lab.deploy(web=["serve", "second"])
+    info = lab.deploy(web=["serve", "first"])
+    assert (info.release, lab.get(), lab.world.builds) == (3, (200, "first"), 2)
+
+
+def test_old_instances_go_only_after_the_new_ones_are_routed(lab: Lab):
+    lab.deploy(web=["serve", "first"])
+    first = next(iter(lab.world.instances.values()))
+    lab.deploy(web=["serve", "second"])
+    assert lab.get() == (200, "second")
+    lab.at_rest()
+    routed = [table for table in lab.world.tables if any(route.targets for route in table.routes)]
+    assert first.ended_at is not None
+    assert [item.instance for item in routed[-1].routes[0].targets] == list(lab.world.instances)
+
+
+def test_env_set_makes_a_release_and_restarts(lab: Lab):
+    lab.deploy(web=["greet", "COLOUR"])
+    assert lab.get() == (200, "nothing")
+    info = lab.set_env(COLOUR="crimson")
+    assert (info.release, info.reason, lab.get()) == (2, "env set COLOUR", (200, "crimson"))
+    assert lab.controller.env("blog") == {"COLOUR": "crimson"}
+    assert lab.controller.change_env("blog", api.EnvChange(set={"COLOUR": "crimson"}), "me") is None
+
+
+def test_an_env_that_breaks_the_app_is_not_kept(lab: Lab):
+    lab.deploy(web=["serve", "fine"])
+    lab.set_env(COLOUR="crimson")
+    lab.world.images.clear()
+    info = lab.set_env(COLOUR="black")
+    assert info.state == "failed"
+    assert lab.controller.env("blog") == {"COLOUR": "crimson"}
+    assert lab.get() == (200, "fine")
+
+
+def test_build_time_variables_restart_nothing(lab: Lab):
+    lab.deploy(web=["greet", "TOKEN"])
+    assert lab.controller.change_env("blog", api.EnvChange(set={"TOKEN": "for-the-build"}, build=True), "me") is None
+    assert lab.controller.env("blog", build=True) == {"TOKEN": "for-the-build"}
+    assert lab.controller.env("blog") == {}
+
+
+def test_a_rollback_restores_source_and_environment_without_a_build(lab: Lab):
+    lab.deploy(web=["greet", "COLOUR"])
+    lab.set_env(COLOUR="crimson")
+    lab.deploy(web=["serve", "mistake"], options=api.DeployOptions(env={"EXTRA": "1"}))
+    assert lab.controller.env("blog") == {"COLOUR": "crimson", "EXTRA": "1"}
+    info = lab.ended(lab.controller.rollback("blog", api.Rollback(), "me"))
+    assert (info.release, info.reason, lab.world.builds) == (4, "rollback to v2", 2)
+    assert lab.get() == (200, "crimson")
+    assert lab.controller.env("blog") == {"COLOUR": "crimson"}
+
+
+def test_a_rollback_to_what_never_was_is_refused(lab: Lab):
+    with pytest.raises(NotFound):
+        lab.controller.rollback("blog", api.Rollback(), "me")
+    lab.deploy(web=["serve", "first"])
+    with pytest.raises(Conflict, match="no earlier release"):
+        lab.controller.rollback("blog", api.Rollback(), "me")
+    lab.deploy(web=["exit", "1"])
+    with pytest.raises(Conflict, match="never went live"):
+        lab.controller.rollback("blog", api.Rollback(version=2), "me")
+
+
+def test_generated_entries_are_made_once_and_kept(lab: Lab):
+    env = [{"name": "SECRET_KEY", "kind": "generated"}]
+    lab.deploy(web=["greet", "SECRET_KEY"], env=env)
+    secret = lab.controller.env("blog")["SECRET_KEY"]
+    assert len(secret) > 40
+    assert lab.get() == (200, secret)
+    lab.deploy(web=["greet", "SECRET_KEY"], env=env, file_change="x")
+    assert lab.controller.env("blog")["SECRET_KEY"] == secret
+
+
+def test_the_environment_is_composed_with_the_apps_own_strongest(lab: Lab):
+    lab.world.addons = {"DATABASE_URL": "postgres://added", "THEME": "addon"}
+    env = [{"name": "THEME", "value": "plan"}, {"name": "MODE", "value": "plan"}]
+    lab.deploy(web=["serve", "x"], env=env, options=api.DeployOptions(env={"MODE": "mine"}))
+    spec = next(iter(lab.world.instances.values())).spec
+    given = {name: item.reveal() for name, item in spec.env.items()}
+    assert spec.endpoint is not None
+    assert given == {
+        "DATABASE_URL": "postgres://added",
+        "THEME": "addon",
+        "MODE": "mine",
+        "HOST": "127.0.0.1",
+        "PORT": str(spec.endpoint.port),
+    }
+    assert lab.controller.env("blog") == {"MODE": "mine"}
+
+
+def test_scaling_starts_only_what_is_missing_and_makes_no_release(lab: Lab):
+    lab.deploy(web=["serve", "hello"], worker=["work"], clock=["work"])
+    assert "Not started: clock. Start it: mini scale clock=1" in lab.lines(lab.controller.deploys("blog")[0])
+    before = set(lab.world.instances)
+    lab.ended(lab.controller.scale("blog", api.Scale(quantities={"web": 3, "clock": 1}), "me"))
+    assert before < set(lab.world.instances)
+    assert lab.controller.app("blog", "").formation == {"web": 3, "worker": 1, "clock": 1}
+    assert [item.name for item in lab.controller.ps("blog")] == ["clock.1", "web.1", "web.2", "web.3", "worker.1"]
+    lab.ended(lab.controller.scale("blog", api.Scale(quantities={"web": 1, "worker": 0}), "me"))
+    lab.at_rest()
+    assert [item.name for item in lab.controller.ps("blog")] == ["clock.1", "web.1"]
+    assert lab.controller.scale("blog", api.Scale(quantities={"web": 1}), "me") is None
+    assert [item.version for item in lab.controller.releases("blog")] == [1]
+
+
+def test_limits_make_a_release_and_0_takes_them_back(lab: Lab):
+    lab.deploy(web=["serve", "hello"])
+    mega = 1024 * 1024
+    lab.ended(lab.controller.scale("blog", api.Scale(memory=64 * mega, process="web"), "me"))
+    lab.at_rest()
+    assert [item.spec.limits.memory for item in lab.world.of("blog")] == [64 * mega]
+    lab.deploy(web=["serve", "next"])
+    lab.at_rest()
+    assert [item.spec.limits.memory for item in lab.world.of("blog")] == [64 * mega]
+    lab.ended(lab.controller.scale("blog", api.Scale(memory=0, process="web"), "me"))
+    lab.at_rest()
+    assert [item.spec.limits.memory for item in lab.world.of("blog")] == [256 * mega]
+    assert lab.controller.app("blog", "").release == 4
+
+
+def test_what_cannot_be_scaled_is_refused(lab: Lab):
+    lab.deploy(web=["serve", "hello"])
+    for wrong in (api.Scale(quantities={"wbe": 1}), api.Scale(quantities={"web": -1}), api.Scale(memory=5)):
+        with pytest.raises(UsageError):
+            lab.controller.scale("blog", wrong, "me")
+
+
+def test_a_restart_replaces_every_instance_while_the_app_answers(lab: Lab):
+    lab.deploy(web=["serve", "hello"], worker=["work"])
+    before = set(lab.world.instances)
+    info = lab.ended(lab.controller.restart("blog", "me", process="web"))
+    lab.at_rest()
+    assert info.release == 1
+    assert len(before & set(lab.world.instances)) == 1, "the worker stays"
+    lab.ended(lab.controller.restart("blog", "me"))
+    lab.at_rest()
+    assert not before & set(lab.world.instances)
+    assert lab.get() == (200, "hello")
+
+
+def test_a_stopped_app_stays_stopped_until_it_is_started(lab: Lab):
+    lab.deploy(web=["greet", "COLOUR"])
+    lab.controller.stop("blog", "me")
+    assert lab.world.instances == {}
+    assert lab.get()[0] == 503
+    info = lab.set_env(COLOUR="crimson")
+    assert (info.state, lab.world.instances) == ("done", {})
+    lab.reopen()
+    assert lab.world.instances == {}
+    lab.ended(lab.controller.start_app("blog", "me"))
+    assert lab.get() == (200, "crimson")
+
+
+def test_an_app_that_ignores_port_is_found_and_its_releases_change_over(lab: Lab):
+    port = free_port()
+    first = lab.deploy(web=["serve-on", str(port), "first"], timeout=5)
+    assert f"Listens on {port}, ignoring PORT" in lab.lines(first)
+    assert lab.get() == (200, "first")
+    second = lab.deploy(web=["serve-on", str(port), "second"], timeout=5)
+    assert second.state == "done"
+    assert any("Requests waited for" in line for line in lab.lines(second))
+    assert lab.get() == (200, "second")
+    broken = lab.deploy(web=["exit", "3"], timeout=5)
+    assert broken.state == "failed"
+    until(lambda: lab.get() == (200, "second"), what="the old release back")
+
+
+def test_the_release_command_runs_once_with_the_new_environment_before_traffic(lab: Lab):
+    lab.deploy(web=["serve", "hello"], release=["exit", "0", "migrated 3 tables"])
+    info = lab.controller.deploys("blog")[0]
+    assert "migrated 3 tables" in lab.lines(info)
+    assert lab.world.starts["release"] == 1
+    lab.set_env(COLOUR="crimson")
+    assert lab.world.starts["release"] == 1
+    lab.at_rest()
+
+
+def test_scripts_of_app_json_run_when_they_should(lab: Lab):
+    scripts = '{"scripts": {"postdeploy": "seed", "dokku": {"predeploy": "check", "postdeploy": "warm"}}}'
+    wish = {"web": ["serve", "hello"], "file_app.json": scripts}
+    lab.deploy(**wish)
+    lab.deploy(**wish, file_more="1")
+    assert {name: lab.world.starts[name] for name in ("predeploy", "postdeploy", "dokku-postdeploy")} == {
+        "predeploy": 2,
+        "postdeploy": 1,
+        "dokku-postdeploy": 2,
+    }
+
+
+def test_only_so_many_images_are_kept(make_lab: Callable[..., Lab]):
+    lab = make_lab(keep=2)
+    for number in range(4):
+        lab.deploy(web=["serve", str(number)])
+        lab.at_rest()
+    assert lab.deploy(web=["serve", "3"]).unchanged
+    kept = [item.image_kept for item in lab.controller.releases("blog")]
+    assert kept == [True, True, False, False]
+    assert len(lab.world.images) == 2
+    back = lab.ended(lab.controller.rollback("blog", api.Rollback(version=1), "me"))
+    assert back.failure and back.failure.code == "image-gone"
+
+
+def test_a_renamed_app_goes_on_without_a_restart(lab: Lab):
+    lab.deploy(web=["serve", "hello"])
+    before = set(lab.world.instances)
+    lab.controller.rename_app("blog", "diary", "me")
+    assert lab.get("diary") == (200, "hello")
+    assert lab.get("blog")[0] == 404
+    assert set(lab.world.instances) == before
+    lab.deploy("diary", web=["serve", "again"])
+    lab.deploy("blog", web=["serve", "another"])
+    assert (lab.get("diary"), lab.get("blog")) == ((200, "again"), (200, "another"))
+
+
+def test_domains_are_routed_and_belong_to_one_app(lab: Lab):
+    lab.deploy(web=["serve", "hello"])
+    lab.controller.create_app(api.NewApp(name="shop"), "me", "")
+    info = lab.controller.add_domain("blog", "WWW.Example.com.", "me", "http://192.0.2.7:18080")
+    assert (info.domain, info.dns) == ("www.example.com", "www.example.com A 192.0.2.7")
+    with pytest.raises(Conflict, match="belongs to blog"):
+        lab.controller.add_domain("shop", "www.example.com", "me", "")
+    for wrong in ("other.localhost", "localhost", "no-dot", "1.2.3.4", "a b.com"):
+        with pytest.raises(UsageError):
+            lab.controller.add_domain("blog", wrong, "me", "")
+    assert any(route.host == "www.example.com" for route in lab.world.table.routes)
+    lab.controller.remove_domain("blog", "www.example.com", "me")
+    assert all(route.host != "www.example.com" for route in lab.world.table.routes)
+
+
+def test_volumes_are_mounted_by_a_release_and_removed_on_demand(lab: Lab):
+    lab.deploy(web=["serve", "hello"])
+    info = lab.ended(lab.controller.add_volume("blog", api.VolumeChange(target="/data/"), "me"))
+    assert info.release == 2
+    lab.at_rest()
+    assert [v.target for item in lab.world.of("blog") for v in item.spec.volumes] == ["/data"]
+    with pytest.raises(Conflict):
+        lab.controller.add_volume("blog", api.VolumeChange(target="/data"), "me")
+    lab.ended(lab.controller.remove_volume("blog", "/data", "me"))
+    until(lambda: "volume blog/data" in lab.world.gone, what="the volume's end")
+    assert lab.controller.volumes("blog") == ()
+
+
+def test_maintenance_answers_for_the_app_and_ends(lab: Lab):
+    lab.deploy(web=["serve", "hello"])
+    lab.controller.maintenance("blog", True, "me")
+    assert lab.get() == (503, "maintenance")
+    assert lab.controller.app("blog", "").state == "maintenance"
+    lab.controller.maintenance("blog", False, "me")
+    assert lab.get() == (200, "hello")
+
+
+def test_destroying_leaves_nothing_and_frees_the_name(lab: Lab):
+    lab.deploy(web=["serve", "hello"], worker=["work"])
+    lab.controller.destroy_app("blog", "me")
+    assert (lab.world.instances, lab.world.images, lab.get()[0]) == ({}, set(), 404)
+    until(lambda: lab.world.gone == ["app blog", "plugin's blog"], what="the plugin's part")
+    assert not (lab.paths.logs / "blog").exists()
+    assert lab.deploy(web=["serve", "anew"]).release == 1
+
+
+def test_destroying_what_is_stuck_says_so_and_goes_on(lab: Lab, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("mini_core.controller.DESTROY_PATIENCE", 0.5)
+    lab.deploy(web=["serve", "hello"])
+    lab.world.destroy_error = "the engine is busy"
+    with pytest.raises(Exception, match="the engine is busy"):
+        lab.controller.destroy_app("blog", "me")
+    assert any("destroy blog: failed" in line for line in lab.controller.status("").problems)
+    lab.world.destroy_error = ""
+    until(lambda: "app blog" in lab.world.gone, what="the app's end")
+    until(lambda: not lab.controller.status("").problems, what="no more problems")
