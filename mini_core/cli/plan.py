@@ -155,7 +155,8 @@ def eject(context: Context, path: Path, force: bool, buildpack: str, inner: str)
 def _write(context: Context, folder: Path, files: dict[str, str], force: bool) -> None:
     there = [name for name in files if (folder / name).exists()]
     if there and not force:
-        raise Conflict(f"{', '.join(there)} exists in {folder}", hint="Replace it with --force.")
+        names = ", ".join(str(folder / name) for name in there)
+        raise Conflict(f"{names} exist{'s' if len(there) == 1 else ''}", hint="Replace with --force.")
     for name, text in files.items():
         try:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -81,5 +81,3 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (place / "app.py").write_text("print('hello')\n")
     monkeypatch.chdir(place)
     return place
-
-

@@ -292,5 +292,5 @@ class FakeServer:
         self._thread.start()
 
     def close(self) -> None:
-        self._server.close()
+        self._server.trigger.pull_trigger(self._server.close)  # in the loop's own thread, which wakes for it
         self._thread.join(5)
