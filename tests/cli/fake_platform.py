@@ -294,3 +294,4 @@ class FakeServer:
     def close(self) -> None:
         self._server.trigger.pull_trigger(self._server.close)  # in the loop's own thread, which wakes for it
         self._thread.join(5)
+        self._server.task_dispatcher.shutdown()

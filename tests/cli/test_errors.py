@@ -35,11 +35,13 @@ def answering(handle: Handle, context: ssl.SSLContext | None = None) -> Iterator
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         if context:
             server.socket = context.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
-        yield f"{'https' if context else 'http'}://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"{'https' if context else 'http'}://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def reply(status: int, body: bytes = b"", **headers: str) -> Handle:
@@ -133,7 +135,7 @@ def test_a_server_that_hangs_up(mini: Mini):
         def hang_up() -> None:
             listener.accept()[0].close()
 
-        thread = threading.Thread(target=hang_up)
+        thread = threading.Thread(target=hang_up, daemon=True)
         thread.start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         what, _ = error_of(mini, "stop", "blog", "--host", url)
