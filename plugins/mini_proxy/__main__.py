@@ -115,7 +115,7 @@ def _run_inherited(args: argparse.Namespace) -> int:
     os.set_inheritable(args.inherit["lock"], False)
     listeners = inherited(args.inherit["listen"])
     master = Master(state, state.read_settings(), listeners, args.inherit["lock"], supervised=False)
-    asyncio.run(master.run(lambda: None, inherited=True))
+    asyncio.run(master.run(lambda: None))
     return 0
 
 

@@ -34,7 +34,7 @@ START_TIMEOUT = 20.0
 ANSWER_TIMEOUT = 10.0
 STUCK_AFTER = 30.0
 ORPHANS_WITHIN = 1.5
-"""Seconds that a master which was started by a worker waits for all of them to report."""
+"""Seconds for which a new master waits for the workers of one that was killed."""
 STOP_GRACE = 5.0
 
 log = logging.getLogger("mini_proxy")
@@ -118,6 +118,7 @@ class Master:
         self._applying = asyncio.Lock()
         self._reloading = asyncio.Lock()
         self._stopping: float | None = None
+        self._settled = False
         self._done = asyncio.Event()
         self._started_at = time.time()
         self._restarts = 0
@@ -127,9 +128,9 @@ class Master:
 
     # --- life
 
-    async def run(self, ready: Callable[[], None], resumed: Message | None = None, inherited: bool = False) -> None:
+    async def run(self, ready: Callable[[], None], resumed: Message | None = None) -> None:
         """Returns when the router has ended. ready: called when connections are accepted. resumed: what `_reexec`
-        handed over. inherited: a worker started this master; the others will report."""
+        handed over. Workers of a master that was killed report to this one."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, self._spawn_task, self.reload)
         loop.add_signal_handler(signal.SIGTERM, self._begin_stop, self._options.drain_timeout)
@@ -138,8 +139,9 @@ class Master:
             self._resume(resumed)
         self._control = self._open_control(resumed)
         server = await asyncio.start_unix_server(self._serve, sock=self._control, limit=LIMIT)
-        if inherited:
+        if not resumed and self._state.workers_alive():
             await asyncio.sleep(ORPHANS_WITHIN)
+        self._settled = True
         await self._fill()
         if self._stopping is None and not any(worker.serving.is_set() for worker in self._workers):
             raise Unavailable("The router's workers do not start.", hint=f"See {self._state.folder / 'master.log'}")
@@ -222,7 +224,7 @@ class Master:
 
     async def _fill(self) -> None:
         """Starts the workers that are missing. Returns when they serve."""
-        if self._stopping is not None:
+        if self._stopping is not None or not self._settled:
             return
         while len(self._active) > self._wanted:
             surplus = self._active[-1]
@@ -347,6 +349,7 @@ class Master:
             old.phase = "retiring"
             with contextlib.suppress(WorkerGone, TimeoutError):
                 await old.call("retire")
+        await self._fill()
 
     # --- the end
 
@@ -384,6 +387,7 @@ class Master:
                     worker = WorkerHandle(message["pid"], message["column"], writer.get_extra_info("socket"))
                     worker._heard(message)
                     self._workers.append(worker)
+                    self._spawn_task(self._fill)  # there may be one too many now
                     await self._attend_link(worker, reader, writer)
                     return
                 writer.write(json.dumps(await self._answer(message)).encode() + b"\n")

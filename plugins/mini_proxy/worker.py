@@ -2,7 +2,7 @@
 
 It serves whether or not there is a master. One whose master is gone starts a new one, handing over the listening
 sockets and the master's lock, and reports to it; connections and requests do not notice. Under systemd, which starts
-the master again itself, it finishes what it has and goes.
+the master again itself, it waits for that one.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ from mini_proxy.waker import Waker
 VERSION = 1
 """Of what master and workers say to each other."""
 PAGE_THREADS = 4
+ALONE_FOR = 60.0
+"""Seconds for which a worker waits for systemd to start a master."""
 log = logging.getLogger("mini_proxy")
 
 Message = dict[str, Any]
@@ -122,6 +124,7 @@ class Worker:
         self._link: Link | None = None
         self._phase = "starting"
         self._leave_by = float("inf")
+        self._alone_since = 0.0
         table = state.read_table()
         if table is not None:
             self.proxy.apply(table)
@@ -226,22 +229,22 @@ class Worker:
 
     def _master_lost(self) -> None:
         self._link = None
-        if self._supervised:
-            self.stop(self._options.drain_timeout)
-        elif self._phase == "starting":
+        self._alone_since = time.monotonic()
+        if self._phase == "starting":
             self.loop.stop()
 
     def _seek_master(self) -> None:
         """Reports to the master that there is, or starts one."""
-        if self._supervised:
-            return
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.connect(os.fspath(self._state.control))
         except OSError:
             sock.close()
-            if self._phase == "serving":
+            if self._phase == "serving" and not self._supervised:
                 self._start_master()
+            elif self._phase == "serving" and time.monotonic() - self._alone_since > ALONE_FOR:
+                log.warning("no master was started: leaving")
+                self.stop(self._options.drain_timeout)
             return
         self._attach(sock)
 

@@ -348,6 +348,11 @@ def kill() -> Callable[[int], None]:
     return kill_and_wait
 
 
+@pytest.fixture
+def alive() -> Callable[[int], bool]:
+    return _alive
+
+
 def _alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"

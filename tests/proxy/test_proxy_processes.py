@@ -252,49 +252,65 @@ def test_both_loopbacks_are_served(fresh: Any, app: Any) -> None:
     assert running.ask().body == b"app"
 
 
-def test_sockets_of_systemd_are_used_and_readiness_is_told(tmp_path: Path, app: Any, until: Any) -> None:
-    """As systemd does: descriptor 3, LISTEN_PID of the process itself, a datagram when it is ready."""
-    state, port_file = tmp_path / "s", socket.create_server(("127.0.0.1", 0))
-    notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    notify.bind(str(tmp_path / "notify"))
-    notify.settimeout(20)
-    shell = 'export LISTEN_PID=$$; exec "$@" 3<&$FD'
-    command = [sys.executable, "-m", "mini_proxy", "--state", str(state), "--controller", str(tmp_path / "c.sock")]
-    environ = {
-        **os.environ,
-        "LISTEN_FDS": "1",
-        "NOTIFY_SOCKET": str(tmp_path / "notify"),
-        "INVOCATION_ID": "1",
-        "FD": str(port_file.fileno()),
-    }
-    master = subprocess.Popen(
-        ["bash", "-c", shell, "sh", *command, "--workers", "1", "--platform", "p"],
-        pass_fds=[port_file.fileno()],
-        env=environ,
-        stderr=subprocess.DEVNULL,
-    )
+class Systemd:
+    """Starts the router as systemd does: a socket as descriptor 3, LISTEN_PID, a datagram when it is ready."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.state = folder, folder / "s"
+        self.socket = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.port = self.socket.getsockname()[1]
+        self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._notify.bind(str(folder / "notify"))
+        self._notify.settimeout(20)
+
+    def start(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "mini_proxy", "--state", str(self.state), "--workers", "1", "--platform", "p"]
+        command += ["--controller", str(self.folder / "c.sock")]
+        fd = str(self.socket.fileno())
+        environ = {"LISTEN_FDS": "1", "NOTIFY_SOCKET": str(self.folder / "notify"), "INVOCATION_ID": "1", "FD": fd}
+        process = subprocess.Popen(
+            ["bash", "-c", 'export LISTEN_PID=$$; exec "$@" 3<&$FD', "sh", *command],
+            pass_fds=[self.socket.fileno()],
+            env={**os.environ, **environ},
+            stderr=subprocess.DEVNULL,
+        )
+        assert self._notify.recv(100) == b"READY=1"
+        return process
+
+    def close(self) -> None:
+        self._notify.close()
+        self.socket.close()
+
+
+def test_systemd_holds_the_sockets_and_may_start_the_master_anew(
+    tmp_path: Path, app: Any, load: Any, until: Any, alive: Any
+) -> None:
+    systemd = Systemd(tmp_path)
+    master = systemd.start()
     try:
-        assert notify.recv(100) == b"READY=1"
-        port = port_file.getsockname()[1]
-        router = ProxyRouter()
-        settings = _settings_of(state, (Endpoint(host="127.0.0.1", port=80),), tmp_path)
-        router.start(settings)
-        about = router.status()
-        assert (about["pid"], about["binds"], about["supervised"]) == (master.pid, [f"127.0.0.1:{port}"], True)
-        one = app()
+        router, one = ProxyRouter(), app()
+        router.start(_settings_of(systemd.state, (Endpoint(host="127.0.0.1", port=80),), tmp_path))
+        about = until(lambda: (found := router.status())["workers"][0]["state"] == "serving" and found)
+        assert (about["pid"], about["binds"]) == (master.pid, [f"127.0.0.1:{systemd.port}"])
         router.apply(RouteTable(generation=1, routes=(Route(host="app.localhost", app="a", targets=(one.target,)),)))
-        with socket.create_connection(("127.0.0.1", port), timeout=5) as sock:
-            sock.sendall(b"GET / HTTP/1.1\r\nHost: app.localhost\r\nConnection: close\r\n\r\n")
-            assert sock.recv(4096).endswith(b"app")
-        worker = about["workers"][0]["pid"]
-        master.send_signal(signal.SIGKILL)
-        master.wait()
-        until(lambda: not Path(f"/proc/{worker}").exists(), what="systemd starts the router again, not its workers")
+        workers = [item["pid"] for item in about["workers"]]
+        with load(systemd.port, pause=0.003) as clients:
+            clients.wait_for(20)
+            master.kill()
+            master.wait()
+            clients.wait_for(20)
+            master = systemd.start()
+            clients.wait_for(20)
+        assert not clients.failures
+        about = router.status()
+        assert (about["pid"], [item["pid"] for item in about["workers"]]) == (master.pid, workers)
+        master.terminate()
+        assert master.wait(20) == 0
+        until(lambda: not alive(workers[0]))
     finally:
         master.kill()
         master.wait()
-        notify.close()
-        port_file.close()
+        systemd.close()
 
 
 def _settings_of(state: Path, binds: tuple[Endpoint, ...], tmp_path: Path) -> Any:
