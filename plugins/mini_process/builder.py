@@ -2,8 +2,9 @@
 
 A build's folder is named by the digest of all that goes into it, so an unchanged build is found, not made. The
 dependency steps (those that name their files) are carried out in a folder of their own, a layer, which is copied
-into every build that has the same ones. Paths that tools write into files (the scripts of a virtual environment)
-are replaced in the copy: both paths have the same length, so that not even programs notice.
+into every build that has the same ones; files of installed packages become hard links. Paths that tools write into
+files (the scripts of a virtual environment) are replaced in the copy: both paths have the same length, so that not
+even programs notice.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -126,7 +127,7 @@ class ProcessBuilder:
         for wanted in plan.toolchains:
             choice = toolchains.resolve(wanted, self._tool_paths)
             if choice.warning:
-                job.emit(choice.warning, kind="warning")
+                job.emit(choice.warning, kind="info" if wanted.source == "default" else "warning")
             if choice.tool:
                 found[wanted.name] = choice.tool
         missing = toolchains.missing_packages((*plan.packages, *plan.runtime_packages))
@@ -191,11 +192,14 @@ class _Build:
         later = [step for step in self._steps if not _names_files(step)]
         if layer:
             paths = self._layer(layer)
-            _copy_layer(layer, build, paths, link=not later)
+            _copy_layer(layer, build, paths, self._may_link(later))
         else:
             self._prepare(build)
         trees.copy_files(self._source, build / "app", trees.files_below(self._source))
+        started = time.time()
         self._carry_out(build, later)
+        if layer and later and trees.changed_since(layer, started):
+            self._copy_from_now_on(layer)
         record = BuildRecord(
             app=self._request.app,
             digest=digest,
@@ -207,6 +211,24 @@ class _Build:
         )
         write_atomically(build / "build.json", encode(record))
         return record
+
+    def _may_link(self, later: Sequence[Step]) -> Callable[[str], bool]:
+        """Which files of the layer may be hard links in the build: all, where no step comes after it; those of
+        packages, unless a step of this app was seen to write into them; none."""
+        if not later:
+            return lambda _: True
+        return (lambda _: False) if self._writes_into_packages.exists() else trees.is_package_file
+
+    def _copy_from_now_on(self, layer: Path) -> None:
+        """A step has written into the layer through a hard link: it is made anew for the next build, which copies."""
+        self._writes_into_packages.parent.mkdir(parents=True, exist_ok=True)
+        self._writes_into_packages.touch()
+        trees.remove_tree(layer)
+        self._job.emit("A build step writes into installed packages: the next build installs them anew", kind="info")
+
+    @property
+    def _writes_into_packages(self) -> Path:
+        return self._layout.caches / safe_name(self._request.app) / ".writes-into-packages"
 
     def _layer(self, layer: Path) -> tuple[str, ...]:
         """Carries out the dependency steps, where that was not done before; the files that hold the layer's path."""
@@ -353,11 +375,10 @@ def _relative(path: str) -> PurePosixPath:
     return relative
 
 
-def _copy_layer(layer: Path, build: Path, paths: Sequence[str], *, link: bool) -> None:
-    """link: by hard links, which is right only where no further step can write into what the layer holds."""
+def _copy_layer(layer: Path, build: Path, paths: Sequence[str], linked: Callable[[str], bool]) -> None:
     build.mkdir(parents=True)
     for name in ("app", "tools"):
-        trees.copy_tree(layer / name, build / name, link=link)
+        trees.copy_tree(layer / name, build / name, linked=linked)
     trees.relocate(build, paths, layer)
 
 

@@ -70,17 +70,29 @@ def copy_files(source: Path, target: Path, paths: Iterable[Path]) -> None:
         shutil.copy2(path, destination, follow_symlinks=False)
 
 
-def copy_tree(source: Path, target: Path, *, link: bool) -> None:
-    """The whole folder at a new place. link: by hard links, for files that nobody will write into. Installed Python
-    packages are linked in any case, as uv does: their files are only ever replaced, not written into."""
-    shutil.copytree(source, target, symlinks=True, copy_function=_link if link else _copy_or_link)
+def copy_tree(source: Path, target: Path, *, linked: Callable[[str], bool]) -> None:
+    """The whole folder at a new place. linked: whether a file may be a hard link, which is right as long as nobody
+    writes into it."""
+
+    def copy(path: str, destination: str) -> None:
+        if linked(path):
+            _link(path, destination)
+        else:
+            shutil.copy2(path, destination, follow_symlinks=False)
+
+    shutil.copytree(source, target, symlinks=True, copy_function=copy)
 
 
-def _copy_or_link(source: str, target: str) -> None:
-    if f"{os.sep}site-packages{os.sep}" in source:
-        _link(source, target)
-    else:
-        shutil.copy2(source, target, follow_symlinks=False)
+def is_package_file(path: str) -> bool:
+    """Whether a file belongs to an installed Python or Node package, which tools replace but don't write into: uv and
+    pnpm install by hard links for that reason. What is generated (node_modules/.prisma, .cache) is not."""
+    _, in_node_modules, rest = path.rpartition("/node_modules/")
+    return "/site-packages/" in path or (bool(in_node_modules) and not rest.startswith("."))
+
+
+def changed_since(root: Path, seconds: float) -> bool:
+    """Whether a file below the folder was written after a time (since the epoch)."""
+    return any(path.lstat().st_mtime > seconds for path in files_below(root) if not path.is_symlink())
 
 
 def _link(source: str, target: str) -> None:

@@ -78,6 +78,26 @@ def test_a_build_step_that_changes_a_dependency_changes_it_for_this_build_only(
     assert states == ["installed\na", "installed\nb"]
 
 
+def test_installed_packages_are_linked_until_a_step_writes_into_them(
+    builder: ProcessBuilder, layout: Layout, request_for: RequestFor
+) -> None:
+    install = shell(
+        "install",
+        "for d in node_modules/package node_modules/.cache; do mkdir -p $d; echo installed > $d/file; done",
+        files=("lock.txt",),
+    )
+    harmless = plan_of(install, shell("build", "echo $RANDOM >> node_modules/.cache/file"))
+    images = [builder.build(request_for(harmless, {"lock.txt": "", "a": text}), RecordingJob()) for text in "12"]
+    first, second = (app_of(layout, image) / "node_modules" for image in images)
+    assert (first / "package/file").samefile(second / "package/file")
+    assert not (first / ".cache/file").samefile(second / ".cache/file")
+
+    patching = plan_of(install, shell("build", "sleep 0.01; echo patched >> node_modules/package/file"))
+    for number in range(3):
+        image = builder.build(request_for(patching, {"lock.txt": "2", "a": str(number)}), RecordingJob())
+        assert (app_of(layout, image) / "node_modules/package/file").read_text() == "installed\npatched\n"
+
+
 def test_steps_run_in_a_clean_environment_and_see_the_build_time_one(
     builder: ProcessBuilder, layout: Layout, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
