@@ -430,7 +430,8 @@ class InstanceStatus:
 
     exit_code: None while it runs; 128+N, with `signal` N, when a signal ended it. oom: the kernel ended it for
     want of memory. endpoint: where it can be reached. listening: ports seen open in it (host, port), where the
-    runtime can tell. memory in bytes, cpu in cores, both averages of the last seconds where known.
+    runtime can tell. memory in bytes, cpu in cores, both averages of the last seconds where known. health: what the
+    image's own health check says, where it has one.
     """
 
     id: str
@@ -449,6 +450,7 @@ class InstanceStatus:
     listening: tuple[Endpoint, ...] | None = None
     memory: int | None = None
     cpu: float | None = None
+    health: Literal["", "starting", "healthy", "unhealthy"] = ""
 
 
 # --- Routes ----------------------------------------------------------------------------------------------------
