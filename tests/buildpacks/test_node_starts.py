@@ -78,6 +78,10 @@ def angular(**options: object) -> dict[str, str]:
             {"vite.config.ts": "export default { resolve: {}, build: { outDir: 'public/built' } } // outDir: 'no'"},
             ["vite"], {"build": "vite build"}, "vite", "static public/built fallback index.html",
         ),
+        (
+            {"vite.config.js": "root: path.resolve(__dirname, 'client'), build: { outDir: path.resolve(__dirname, 'a', 'b') }"},
+            ["vite"], {"build": "vite build"}, "vite", "static a/b fallback index.html",
+        ),
         ({"index.html": ""}, ["vite"], {"build": "vite build --outDir=www"}, "vite", "static www fallback index.html"),
         ({}, ["react-scripts"], {"start": "react-scripts start", "build": "react-scripts build"}, "cra",
          "static build fallback index.html"),

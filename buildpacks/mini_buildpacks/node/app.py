@@ -120,10 +120,29 @@ class Outcome:
     warnings: tuple[str, ...] = ()
 
 
+_HERE = r"(?:__dirname|process\.cwd\(\)|import\.meta\.dirname)"
+"""What stands for the configuration's own folder in it."""
+
+
+def _after(key: str) -> str:
+    return rf"[\s{{,(\"']{re.escape(key)}[\"']?\s*[:=]\s*"
+
+
 def quoted(text: str, key: str) -> str:
     """The string that a configuration gives a key (`outDir: "build"`), "" where it is none or computed."""
-    found = re.search(rf"[\s{{,(\"']{re.escape(key)}[\"']?\s*[:=]\s*[\"'`]([^\"'`$]*)[\"'`]", " " + text)
+    found = re.search(_after(key) + r"[\"'`]([^\"'`$]*)[\"'`]", " " + text)
     return found[1] if found else ""
+
+
+def folder_of(text: str, key: str, base: str = "") -> str:
+    """The folder that a configuration gives a key, relative to its own: a literal is relative to `base`,
+    `path.resolve(__dirname, "build")` is not. "" where it says nothing, or computes it otherwise."""
+    literal = quoted(text, key)
+    if literal:
+        return posixpath.normpath(posixpath.join(base, literal)).lstrip("/")
+    joined = re.search(_after(key) + rf"(?:path\.)?(?:resolve|join)\(\s*{_HERE}([^()]*)\)", " " + text)
+    parts = re.findall(r"[\"']([^\"']*)[\"']", joined[1]) if joined else []
+    return posixpath.normpath(posixpath.join(*parts)).lstrip("/") if parts else ""
 
 
 def flag(text: str, key: str, wanted: str) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from mini_buildpacks.node.app import App, Outcome, flag, quoted
+from mini_buildpacks.node.app import App, Outcome, flag, folder_of, quoted
 from mini_buildpacks.node.package import table
 from mini_core.types import Cache, EnvEntry, StaticSite, Step
 
@@ -163,7 +163,7 @@ def _astro(app: App) -> Outcome | None:
         return None
     config = app.config("astro.config")
     build = app.manager.exec("astro", "build")
-    folder = (quoted(config, "outDir") or "dist").removeprefix("./").rstrip("/")
+    folder = folder_of(config, "outDir") or "dist"
     if quoted(config, "output") in ("server", "hybrid") or re.search(r"\bnode\s*\(\s*\{", config):
         warnings: tuple[str, ...] = ()
         if not re.search(r"@astrojs/node", config):

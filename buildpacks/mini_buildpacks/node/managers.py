@@ -130,6 +130,8 @@ class Manager:
     def env(self) -> dict[str, str]:
         """For the install: packages that stay zipped are kept in the app's folder, where the running app finds
         them, and taken from the cache."""
+        if self.name == "npm" and self.major < 7:  # it knows no --include
+            return {"NPM_CONFIG_PRODUCTION": "false"}
         if not self.berry:
             return {}
         kept = {"YARN_ENABLE_GLOBAL_CACHE": "false"} if self.pnp else {}
@@ -164,7 +166,7 @@ def choose_manager(source: Source, package: Package, settings: BuildSettings, no
         case "bun":
             made = Manager(name="bun", spec=f"bun@{pin or '1'}")
         case _:
-            made = Manager(name="npm", spec=_npm_spec(pin, node_major))
+            made = Manager(name="npm", spec=_npm_spec(pin, node_major), major=_npm_major(pin, node_major))
     return Manager(
         name=made.name, pin=pin, source=origin, spec=made.spec, lock=lock, berry=made.berry, pnp=made.pnp,
         major=made.major, vendored=made.vendored, manifest=package.file, warnings=(*warnings, *made.warnings),
@@ -283,6 +285,11 @@ def _npm_spec(pin: str, node_major: int) -> str:
     if not pin or (bundled and _within(bundled, pin)):
         return ""
     return f"npm@{pin}"
+
+
+def _npm_major(pin: str, node_major: int) -> int:
+    found = re.search(r"\d+", pin)
+    return int(found[0]) if found else (6 if node_major < 15 else 10)
 
 
 def _within(version: str, wanted: str) -> bool:

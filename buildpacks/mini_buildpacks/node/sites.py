@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Callable
 
-from mini_buildpacks.node.app import App, Outcome, quoted
+from mini_buildpacks.node.app import App, Outcome, folder_of, quoted
 from mini_buildpacks.node.frameworks import Rule, site
 from mini_buildpacks.node.package import table
 
@@ -41,13 +42,12 @@ def _vite(app: App) -> Outcome | None:
     config = app.config("vite.config")
     if re.search(r"\blib\s*:\s*\{", config) or app.builds_with("vite", "build", "--ssr"):
         return None  # a library, or a server of the app's own
-    root = quoted(re.sub(r"\bresolve\b.*", "", config), "root").removeprefix("./").strip("/")
-    out = (app.build_option("--outDir") or quoted(config, "outDir") or "dist").strip("/")
-    folder = app.path(f"{root}/{out}" if root and not root.startswith("..") else out)
+    root = folder_of(config, "root")
+    given = app.build_option("--outDir")
+    out = posixpath.join(root, given) if given else folder_of(config, "outDir", root) or posixpath.join(root, "dist")
     assets = quoted(config, "assetsDir") or "assets"
     own_404 = app.has("public/404.html") or (bool(root) and app.has(f"{root}/public/404.html"))
-    static = site(app, "", fallback="" if own_404 else "index.html", immutable=(f"{assets}/",))
-    static = type(static)(root=folder, fallback=static.fallback, immutable=static.immutable)
+    static = site(app, out, fallback="" if own_404 else "index.html", immutable=(f"{assets}/",))
     return Outcome(framework="vite", title="Vite", static=static, build=app.manager.exec("vite", "build"))
 
 
@@ -63,7 +63,7 @@ def _react_scripts(app: App) -> Outcome | None:
 def _vue_cli(app: App) -> Outcome | None:
     if not app.dep("@vue/cli-service"):
         return None
-    root = app.build_option("--dest") or quoted(app.config("vue.config"), "outputDir") or "dist"
+    root = app.build_option("--dest") or folder_of(app.config("vue.config"), "outputDir") or "dist"
     static = site(app, root, fallback="index.html", immutable=("js/", "css/"))
     return Outcome(
         framework="vue-cli", title="Vue CLI", static=static, build=app.manager.exec("vue-cli-service", "build")
@@ -104,8 +104,7 @@ def _webpack(app: App) -> Outcome | None:
         page = app.has("public/index.html") or app.has("src/index.html") or app.has("index.html")
         if not page and not app.dep("html-webpack-plugin") and name != "@rsbuild/core":
             continue
-        found = re.search(r"path\s*:\s*path\.\w+\(\s*__dirname\s*,\s*['\"]([^'\"]+)", app.config("webpack.config"))
-        root = found[1].strip("./") if found else "dist"
+        root = folder_of(app.config("webpack.config"), "path") or "dist"
         return Outcome(framework=program, title=title, static=site(app, root, fallback="index.html"))
     return None
 
