@@ -158,3 +158,13 @@ def test_tools_on_webpack_4_get_the_switch_that_lets_them_build_with_openssl_3()
     assert "NODE_OPTIONS" not in step(plan_of(scripts=scripts, dependencies={"react-scripts": "5"}), "build").env
     on_16 = plan_of(scripts=scripts, dependencies={"react-scripts": "4"}, engines={"node": "16"})
     assert "NODE_OPTIONS" not in step(on_16, "build").env
+
+
+def test_an_install_inside_of_a_build_script_gets_its_build_tools() -> None:
+    def env(build: str, files: dict[str, str] | None = None) -> dict[str, str]:
+        return dict(step(plan_of({**LOCK, **(files or {})}, scripts={"build": build}), "build").env)
+
+    assert env("cd client && npm install && npm run build") == {"NPM_CONFIG_INCLUDE": "dev"}
+    assert env("npm --prefix client ci") == {"NPM_CONFIG_INCLUDE": "dev"}
+    assert env("cd client && yarn && yarn build") == {"YARN_PRODUCTION": "false"}
+    assert env("tsc && npm run copy-install-files") == {}

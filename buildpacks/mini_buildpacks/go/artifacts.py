@@ -8,7 +8,8 @@ MAX_ENTRIES = 40
 """With more entries in the root, everything is taken along: a long list helps nobody."""
 
 _LEFT_OUT = {
-    ".circleci", ".dockerignore", ".editorconfig", ".gitattributes", ".github", ".gitignore", ".gitlab-ci.yml",
+    ".circleci", "CODE_OF_CONDUCT.md", "fly.toml", "heroku.yml", "railway.json", "railway.toml", "render.yaml",
+    ".dockerignore", ".editorconfig", ".gitattributes", ".github", ".gitignore", ".gitlab-ci.yml",
     ".golangci.yaml", ".golangci.yml", ".goreleaser.yml", ".tool-versions", ".travis.yml", "CHANGELOG.md",
     "CONTRIBUTING.md", "Dockerfile", "Godeps", "LICENSE", "LICENSE.md", "Makefile", "Procfile", "README", "README.md",
     "SECURITY.md", "app.json", "compose.yaml", "docker-compose.yml", "go.mod", "go.sum", "go.work", "go.work.sum",

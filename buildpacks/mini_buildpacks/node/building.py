@@ -30,17 +30,17 @@ def _steps(workspace: Workspace, app: App, outcome: Outcome | None) -> Iterator[
             name="build",
             argv=app.manager.exec("turbo", "run", "build", f"--filter={app.package.name}"),
             caches=caches,
-            env={**build_env(app.manager), "TURBO_TELEMETRY_DISABLED": "1"},
+            env={**build_env(workspace.root), "TURBO_TELEMETRY_DISABLED": "1"},
         )
         return
     script = next((name for name in BUILD_SCRIPTS if name in workspace.root.scripts), "")
     if app.folder and script and not _turbo_missing(workspace.root, app):
-        yield Step(name="build", argv=app.manager.run(script), caches=caches, env=build_env(app.manager))
+        yield Step(name="build", argv=app.manager.run(script), caches=caches, env=build_env(workspace.root))
         return
     for package in workspace.needs(app.package):
         if "build" in package.scripts:
             yield Step(
-                name=f"build {package.name}", argv=app.manager.run("build", package.folder), env=build_env(app.manager)
+                name=f"build {package.name}", argv=app.manager.run("build", package.folder), env=build_env(package)
             )
     yield from _own(app, outcome)
 
@@ -49,10 +49,10 @@ def _own(app: App, outcome: Outcome | None) -> Iterator[Step]:
     caches = outcome.caches if outcome else ()
     if app.build_script:
         argv = app.manager.run(app.build_script, app.folder)
-        yield Step(name=app.build_script, argv=argv, caches=caches, env=build_env(app.manager))
+        yield Step(name=app.build_script, argv=argv, caches=caches, env=build_env(app.package))
     elif outcome and outcome.build:
         argv = ("sh", "-c", f"cd {app.folder} && {' '.join(outcome.build)}") if app.folder else outcome.build
-        yield Step(name="build", argv=argv, caches=caches, env=build_env(app.manager))
+        yield Step(name="build", argv=argv, caches=caches, env=build_env(app.package))
 
 
 def _turbo(root: Package, app: App) -> bool:

@@ -7,6 +7,7 @@ The install reads manifests, lock files and settings only. Where the root's own 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 from mini_buildpacks.node.managers import Manager
@@ -45,16 +46,16 @@ def install_steps(source: Source, workspace: Workspace, manager: Manager) -> tup
         env={**install_env((root, *workspace.members)), **manager.env()},
     )
     before = [Step(name="heroku-prebuild", argv=manager.run("heroku-prebuild"), files=files)] if prebuild else []
-    after = (
-        [Step(name=name, argv=manager.run(name), env=build_env(manager)) for name in scripts.scripts] if split else []
-    )
+    after = [Step(name=name, argv=manager.run(name), env=build_env(root)) for name in scripts.scripts] if split else []
     return (*([tool] if tool else []), *before, step, *after)
 
 
-def build_env(manager: Manager) -> dict[str, str]:
-    """NODE_ENV is "production" while building; an install inside of a build script needs its build tools all the
-    same. Yarn 2 and later refuse variables they don't know."""
-    return {"NPM_CONFIG_INCLUDE": "dev", **({} if manager.berry else {"YARN_PRODUCTION": "false"})}
+def build_env(package: Package) -> dict[str, str]:
+    """NODE_ENV is "production" while building; an install inside of a build script (`cd client && npm install`) needs
+    its build tools all the same. Yarn 2 and later refuse variables they don't know, hence only where they matter."""
+    lines = "\n".join(package.scripts.values())
+    env = {"NPM_CONFIG_INCLUDE": "dev"} if re.search(r"\bnpm\s+(?:[^\n&|;]*\s)?(?:i|ci|install)\b", lines) else {}
+    return {**env, **({"YARN_PRODUCTION": "false"} if re.search(r"\byarn(?:\s+install)?\s*(?:&|;|$)", lines) else {})}
 
 
 def _lifecycle(source: Source, root: Package, manager: Manager) -> Lifecycle:

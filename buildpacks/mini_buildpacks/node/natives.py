@@ -68,6 +68,7 @@ _SELDOM = {"bufferutil", "cpu-features", "dtrace-provider", "microtime", "snappy
 """Carry binaries, or do without where they can't be compiled: not worth a compiler when only others want them."""
 
 _NO_DOWNLOAD = {
+    "husky": {"HUSKY": "0"},
     "cypress": {"CYPRESS_INSTALL_BINARY": "0"},
     "electron": {"ELECTRON_SKIP_BINARY_DOWNLOAD": "1"},
     "playwright": {"PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD": "1"},
@@ -77,7 +78,8 @@ _NO_DOWNLOAD = {
     "chromedriver": {"CHROMEDRIVER_SKIP_DOWNLOAD": "true"},
     "geckodriver": {"GECKODRIVER_SKIP_DOWNLOAD": "1"},
 }
-"""Hundreds of megabytes of browsers that tests need: left out unless the app itself depends on them."""
+"""What only development needs (hundreds of megabytes of browsers, Git hooks): left out unless the app itself depends
+on it."""
 
 _GIT = re.compile(r"^(?:git[+:]|git@|github:|gitlab:|bitbucket:|[\w.-]+/[\w.-]+(?:#.*)?$)|\.git(?:#.*)?$")
 
@@ -94,7 +96,7 @@ def natives(source: Source, packages: Iterable[Package], lock: str) -> Native:
 
 def install_env(packages: Iterable[Package]) -> dict[str, str]:
     """Variables that keep installs from downloading what only tests use."""
-    env = {"HUSKY": "0"}
+    env: dict[str, str] = {}
     for package in packages:
         for name, entries in _NO_DOWNLOAD.items():
             if name in package.dependencies and (name not in package.production or name == "puppeteer"):
