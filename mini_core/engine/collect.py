@@ -76,9 +76,11 @@ class Collector:
                 return
             redact = self._redactors.of(self._app)
             text = redact(line.text)
-            if line.at < since or (line.at == since and text in known):
-                continue
-            self._store(line, text)
+            if line.at > since or (line.at == since and text not in known):
+                self._store(line, text)
+            with self._read:
+                self._last = max(self._last, line.at)
+                self._read.notify_all()
 
     def _store(self, line: LogLine, text: str) -> None:
         app = self._app
@@ -93,9 +95,6 @@ class Collector:
             stream=line.stream,
         )
         self._parts.book.append(app.handle, [stored])
-        with self._read:
-            self._last = max(self._last, line.at)
-            self._read.notify_all()
 
     def finish(self, timeout: float = 2.0) -> None:
         """Waits until what the instance has written so far is stored."""

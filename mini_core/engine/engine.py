@@ -70,8 +70,9 @@ class Engine:
         self._catch_up_with_router()
         parts.book.sinks = tuple(Sink(item) for item in parts.hooks.log_sinks(parts.context).values())
         self._forget_last_boot()
+        if self.queue.recover():
+            self.housekeeper.clean_soon()
         self.housekeeper.clean_folders()
-        self.queue.recover()
         with suppress(MiniError):
             self.publisher.push(again=True)
         self.reconciler.start()

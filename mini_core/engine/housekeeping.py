@@ -89,6 +89,10 @@ class Housekeeper:
 
     # --- cleaning up
 
+    def clean_soon(self) -> None:
+        """A deploy was interrupted: what it has half built is a leftover."""
+        self._due = time.monotonic()
+
     def clean(self) -> None:
         """Once an hour: builds that nobody needs, uploads and work folders without a deploy, old events."""
         if time.monotonic() < self._due:

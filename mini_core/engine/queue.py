@@ -167,8 +167,7 @@ class DeployQueue:
         self._jobs.pop(deploy.id, None)
 
     def _tidy(self, app: App, deploy: Deploy) -> None:
-        if deploy.archive:
-            Path(deploy.archive).unlink(missing_ok=True)
+        self._remove_archive(deploy)
         self._store.deploys.prune(app.id, KEPT_DEPLOYS)
         self._nudge()
 
@@ -187,12 +186,13 @@ class DeployQueue:
             self._store.events.add("deploy.cancel", actor, app.name, {"deploy": number})
         if deploy.state == "waiting":
             self._end(deploy, "cancelled", Failure(code="cancelled", message="Cancelled while it waited."))
-            self._tidy_waiting(deploy)
+            self._remove_archive(deploy)
         elif job := self._jobs.get(number):
             job.cancelled.set()
         return self._store.deploys.get(number)
 
-    def _tidy_waiting(self, deploy: Deploy) -> None:
+    @staticmethod
+    def _remove_archive(deploy: Deploy) -> None:
         if deploy.archive:
             Path(deploy.archive).unlink(missing_ok=True)
 
@@ -222,22 +222,24 @@ class DeployQueue:
 
     # --- after a restart
 
-    def recover(self) -> None:
+    def recover(self) -> bool:
         """Ends what was under way when the last process ended: forward after ROUTED, back before it, except where
-        a release command was running, which is attached to again."""
-        for deploy in self._store.deploys.unfinished():
-            if deploy.state == "running":
-                self._recover(deploy)
+        a release command was running, which is attached to again. Whether there was anything."""
+        interrupted = [deploy for deploy in self._store.deploys.unfinished() if deploy.state == "running"]
+        for deploy in interrupted:
+            self._recover(deploy)
         for app in self._store.apps.all():
             if app.hold:
                 with self._store.transaction():
                     self._store.apps.change(app.id, hold=0)
                     self._store.meta.next_generation()
             self.pump(app.id)
+        return bool(interrupted)
 
     def _recover(self, deploy: Deploy) -> None:
         if deploy.step in ("routed", "drained"):
             self._journal.add(deploy.id, "info", "The controller was restarted; the release is live")
+            self._remove_archive(deploy)
             return self._end(deploy, "done", step="done")
         command = self._store.instances.find(app=deploy.app, deploy=deploy.id, kind="release", phase="new")
         if deploy.step == "released" and command and deploy.release is not None:
@@ -252,8 +254,7 @@ class DeployQueue:
             hint="Deploy again." if deploy.kind == "deploy" else "Try again.",
             step=deploy.step,
         )
-        if deploy.archive:
-            Path(deploy.archive).unlink(missing_ok=True)
+        self._remove_archive(deploy)
         return self._end(deploy, "failed", failure)
 
     def close(self) -> None:
