@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import json
 import os
 import random
@@ -44,6 +45,7 @@ PORTS = range(20000, 32768)
 """Below the ports that systems hand out by themselves (Linux from 32768, macOS from 49152)."""
 LOG_SIZE, LOG_FILES = 4 * 1024 * 1024, 4
 POLL = 0.02
+LAUNCH = 5.0  # seconds within which a shim has its lock
 STALE = 60.0  # seconds after which a folder without a record is a leftover, not one that is being made
 ONCE = frozenset({"release", "oneoff", "cron"})
 """Kinds that never run twice: starting one that has ended gives its status."""
@@ -79,16 +81,17 @@ class ProcessRuntime:
         folder = self._folder(spec.id)
         with self._lock(spec.id):
             if folder.held() or (spec.kind in ONCE and folder.exists()):
-                return self._status_of(folder, proc.Snapshot()) or _gone(spec)
+                return self._status_of(folder, proc.Snapshot) or _gone(spec)
             self._end_leftovers(folder)
             cwd, env, argv = self._command(spec)
             folder.create(spec)
             try:
                 _launch(folder, spec, cwd, env, argv)
             except StartError:
+                proc.kill_leftovers(spec.id, None)
                 folder.remove()
                 raise
-            return self._status_of(folder, proc.Snapshot()) or _gone(spec)
+            return self._status_of(folder, proc.Snapshot) or _gone(spec)
 
     def supervise(self, instance: str) -> None:
         """Nothing: the core starts instances again, see the module."""
@@ -106,8 +109,6 @@ class ProcessRuntime:
             if record:
                 self._stop(folder, record.grace)
             folder.remove()
-        with self._guard:
-            self._locks.pop(instance, None)
         self._usage.forget(instance)
 
     def _stop(self, folder: InstanceFolder, grace: float) -> None:
@@ -154,10 +155,10 @@ class ProcessRuntime:
     # --- watching
 
     def status(self, instance: str) -> InstanceStatus | None:
-        return self._status_of(self._folder(instance), proc.Snapshot())
+        return self._status_of(self._folder(instance), proc.Snapshot)
 
     def list(self) -> tuple[InstanceStatus, ...]:
-        snapshot = proc.Snapshot()
+        snapshot = functools.cache(proc.Snapshot)
         found = (self._status_of(folder, snapshot) for folder in self._folders())
         return tuple(status for status in found if status)
 
@@ -191,20 +192,32 @@ class ProcessRuntime:
             elif _age(path) > STALE and not folder.held():
                 folder.remove()
 
-    def _status_of(self, folder: InstanceFolder, snapshot: proc.Snapshot) -> InstanceStatus | None:
+    def _status_of(self, folder: InstanceFolder, snapshot: Callable[[], proc.Snapshot]) -> InstanceStatus | None:
         record = folder.record()
         if record is None:
             return None
         if not folder.held():
-            if folder.exit() is None and folder.state() is None and _age(folder.path) < 5:
-                return _status(record, "starting", None, None)  # the shim has not taken its lock yet
-            with contextlib.suppress(OSError):
-                self._end_leftovers(folder)
+            if folder.exit() is None and not self._settled(folder):
+                return _status(record, "starting", None, None)
             return _status(record, "exited", folder.state(), folder.exit())
         state = folder.state()
         if state is None:
             return _status(record, "starting", None, None)
-        return self._usage.add(_status(record, "running", state, None), snapshot.tree(state.pid), snapshot.at)
+        now = snapshot()
+        return self._usage.add(_status(record, "running", state, None), now.tree(state.pid), now.at)
+
+    def _settled(self, folder: InstanceFolder) -> bool:
+        """Ends what a shim that was killed left behind; False while the instance is being started or stopped."""
+        lock = self._lock(folder.id)
+        if not lock.acquire(blocking=False):
+            return False
+        try:
+            if folder.state() is None and _age(folder.path) < LAUNCH:
+                return False
+            self._end_leftovers(folder)
+            return True
+        finally:
+            lock.release()
 
     # --- commands with their streams
 

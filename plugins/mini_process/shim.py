@@ -47,11 +47,12 @@ class Log:
 
     def rotate(self) -> None:
         """The next file is made only once the last one is complete: readers rely on it."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
         self.number += 1
         path = os.path.join(self.folder, f"{self.number:06d}")
-        self.descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        following = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+        self.descriptor = following
         self.written = 0
         for name in os.listdir(self.folder):
             if name.isdigit() and int(name) <= self.number - self.files:
@@ -205,7 +206,18 @@ class Shim:
             "oom": self.oom,
             "ended_at": time.time(),
         }
-        write_atomically(os.path.join(self.folder, "exit.json"), ended)
+        self.write_exit(ended)
+
+    def write_exit(self, ended: object) -> None:
+        """Where the disk is full, a few times: without it the instance counts as killed."""
+        for _ in range(10):
+            try:
+                return write_atomically(os.path.join(self.folder, "exit.json"), ended)
+            except FileNotFoundError:
+                return None  # the instance's folder is gone: nobody asks any more
+            except OSError:
+                time.sleep(0.5)
+        return None
 
     def ended(self) -> bool:
         """Whether the instance's first process has; it stays a zombie, so that its group's number is not reused."""
