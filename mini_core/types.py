@@ -504,8 +504,8 @@ class RouterSettings:
 
     waker: URL path on the controller's socket that wakes a sleeping app: POST {"app": NAME}, answered with 204 when
     the app is routed. A router calls it without `X-Forwarded-For` and adds that header to everything it forwards:
-    the controller answers 404 to forwarded requests there, so that nobody outside reaches it. platform: this platform's id. workers:
-    0 is the router's own choice.
+    the controller answers 404 to forwarded requests there, so that nobody outside reaches it. platform: this
+    platform's id. workers: 0 is the router's own choice.
     """
 
     binds: tuple[Endpoint, ...]
