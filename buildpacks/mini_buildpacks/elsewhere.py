@@ -1,7 +1,7 @@
 """Start commands that a repository keeps for other platforms, for want of a Procfile.
 
-App Engine's `entrypoint` is read as a Procfile's `web` would be. The others (Railway, nixpacks, Render) may lean on
-their platform, so buildpacks use them only where nothing was detected.
+App Engine's `entrypoint` is read as a Procfile's `web` would be. The others (Railway, railpack, nixpacks, Render) may
+lean on their platform, so buildpacks use them only where nothing was detected.
 """
 
 from __future__ import annotations
@@ -35,12 +35,14 @@ def app_engine(source: Source, language: str) -> Command | None:
 
 
 def other_platforms(source: Source) -> Command | None:
-    """The start command for Railway, nixpacks or Render."""
+    """The start command for Railway, railpack, nixpacks or Render."""
     railway = _table(_json(source, "railway.json"), "deploy").get("startCommand")
     railway_toml = _table(_toml(source, "railway.toml"), "deploy").get("startCommand")
+    railpack = _table(_json(source, "railpack.json"), "deploy").get("startCommand")
     nixpacks = _table(_toml(source, "nixpacks.toml"), "start").get("cmd")
-    given = (("railway.json", railway), ("railway.toml", railway_toml), ("nixpacks.toml", nixpacks))
-    for file, line in (*given, ("render.yaml", _render(source))):
+    given = [("railway.json", railway), ("railway.toml", railway_toml)]
+    given += [("railpack.json", railpack), ("nixpacks.toml", nixpacks)]
+    for file, line in [*given, ("render.yaml", _render(source))]:
         if isinstance(line, str) and line.strip():
             return Command(line=line.strip(), file=file)
     return None

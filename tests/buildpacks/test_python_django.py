@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mini_buildpacks.python import PythonBuildpack
+from mini_core.errors import ConfigError
 from mini_core.sources import MemorySource
 from mini_core.types import BuildSettings, Plan
 
@@ -109,9 +110,13 @@ def test_a_settings_module_that_is_chosen_by_a_condition_is_found() -> None:
     assert web(plan_of(files=files)).endswith("site_config.wsgi:application")
 
 
-@pytest.mark.parametrize("manage", ["raise RuntimeError('not Django')", MANAGE.replace("site_config", "gone")])
-def test_a_manage_py_that_names_no_settings_is_not_django(manage: str) -> None:
-    plan = plan_of(files={"manage.py": manage})
+def test_a_settings_module_that_is_not_there_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"manage\.py: there is no settings module gone\.settings"):
+        plan_of(files={"manage.py": MANAGE.replace("site_config", "gone")})
+
+
+def test_a_manage_py_that_names_no_settings_is_not_django() -> None:
+    plan = plan_of(files={"manage.py": "raise RuntimeError('not Django')"})
     assert plan.framework == "" and "collectstatic" not in [step.name for step in plan.steps]
 
 

@@ -72,6 +72,12 @@ def test_requirements_that_are_folders_of_the_repository_need_the_whole_source()
         assert step(plan, "install").files == (), line
 
 
+def test_a_framework_is_installed_where_no_file_lists_anything() -> None:
+    plan = plan_of(dict(APP))
+    assert commands(plan) == ["python -m venv .venv", "python -m pip install flask gunicorn"]
+    assert plan.warnings[0].startswith("no requirements.txt: flask is installed, as app.py uses it")
+
+
 def test_requirements_in_utf_16_are_read() -> None:
     plan = plan_of({"requirements.txt": "flask\r\ngunicorn==20.1.0\r\n".encode("utf-16"), **APP})
     assert commands(plan)[-1] == "python -m pip install setuptools<81"
@@ -140,16 +146,16 @@ def test_uv_installs_the_project_itself_where_it_has_a_build_system_or_a_workspa
     ("files", "tool"),
     [
         ({}, "uv"),
-        ({"pyproject.toml": f"{PROJECT}[tool.uv]\nrequired-version = '>=0.5.0, <1'"}, "uv>=0.5.0,<1"),
+        ({"pyproject.toml": f"{PROJECT}[tool.uv]\nrequired-version = '>=0.5.0, <1'"}, "'uv>=0.5.0,<1'"),
         ({"mise.toml": "[tools]\nuv = '0.8.1'"}, "uv==0.8.1"),
-        ({"mise.toml": "[tools]\nuv = '0.8'"}, "uv==0.8.*"),
+        ({"mise.toml": "[tools]\nuv = '0.8'"}, "'uv==0.8.*'"),
         ({"mise.toml": "[tools]\nuv = 'latest'"}, "uv"),
         ({".tool-versions": "uv 0.7.2\nnode 20"}, "uv==0.7.2"),
     ],
 )
 def test_the_manager_s_version_is_the_one_that_is_asked_for(files: dict[str, str], tool: str) -> None:
     plan = plan_of({"pyproject.toml": PROJECT, "uv.lock": UV_LOCK, **APP, **files})
-    assert step(plan, "tools").argv[-1].endswith(f"pip install '{tool}'")
+    assert step(plan, "tools").argv[-1].endswith(f"pip install {tool}")
 
 
 @pytest.mark.parametrize(
@@ -164,16 +170,32 @@ def test_the_manager_s_version_is_the_one_that_is_asked_for(files: dict[str, str
 def test_poetry_is_of_the_major_version_that_wrote_the_lock(lock: str, python: str, tool: str) -> None:
     files = {"pyproject.toml": POETRY, "poetry.lock": lock, **APP}
     plan = plan_of(files, **({"PYTHON_VERSION": python} if python else {}))
-    assert step(plan, "tools").argv[-1].endswith(f"pip install '{tool}'")
-    assert step(plan, "install").argv[:2] == (".mini/python/bin/poetry", "install")
+    assert step(plan, "tools").argv[-1].endswith(f"pip install '{tool}' poetry-plugin-export")
+    assert ("lock --check" in step(plan, "install").argv[-1]) is ("<2" in tool)
     assert step(plan, "install").files == ("pyproject.toml", "poetry.lock")
 
 
 def test_poetry_installs_the_project_only_where_there_is_a_package() -> None:
-    package = POETRY.replace("package-mode = false\n", "")
-    assert "package" not in [item.name for item in plan_of({"pyproject.toml": package, **APP}).steps]
-    names = [item.name for item in plan_of({"pyproject.toml": package, "shop/__init__.py": "", **APP}).steps]
-    assert names == ["venv", "tools", "install", "package", "server", "tidy"]
+    locked = {"pyproject.toml": POETRY.replace("package-mode = false\n", ""), "poetry.lock": "", **APP}
+    assert "package" not in [item.name for item in plan_of(locked).steps]
+    plan = plan_of({**locked, "shop/__init__.py": ""})
+    assert [item.name for item in plan.steps] == ["venv", "tools", "install", "package", "server", "tidy"]
+    assert step(plan, "package").argv == (".mini/python/bin/poetry", "install", "--no-ansi", "--only-root")
+
+
+def test_pip_installs_exactly_what_poetry_s_lock_holds() -> None:
+    line = step(plan_of({"pyproject.toml": POETRY, "poetry.lock": "", **APP}), "install").argv[-1]
+    assert "poetry export --no-ansi --only main --output .mini/requirements.txt" in line
+    assert "pip install --no-deps -r .mini/requirements.txt" in line
+
+
+def test_poetry_without_a_lock_leaves_it_to_pip_where_pip_understands_what_is_asked() -> None:
+    plan = plan_of({"pyproject.toml": POETRY, **APP})
+    assert commands(plan)[:2] == ["python -m venv .venv", "pip install flask>=3.0,<4"]
+    assert plan.package_manager == "poetry"
+    odd = plan_of({"pyproject.toml": POETRY + 'x = { git = "https://example.com/x.git" }\n', **APP})
+    assert step(odd, "install").argv[:2] == (".mini/python/bin/poetry", "install")
+    assert odd.warnings == ("there is no poetry.lock: the newest versions that fit are installed",)
 
 
 def test_pdm_checks_its_lock() -> None:

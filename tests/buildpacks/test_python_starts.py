@@ -203,6 +203,10 @@ def test_a_package_that_can_be_run_is() -> None:
         {"pyproject.toml": "[project]\nname = 'shop'", "shop/__main__.py": "print(1)", "shop/__init__.py": ""}
     )
     assert plan.processes[0].command == ("python", "-m", "shop")
+    dashed = plan_of(
+        {"pyproject.toml": "[project]\nname = 'my-shop'", "my-shop/__main__.py": FLASK, "x/__main__.py": ""}
+    )
+    assert [(item.name, item.command[-1]) for item in dashed.processes] == [("web", "my-shop")]
 
 
 def test_flask_app_says_where_the_application_is() -> None:

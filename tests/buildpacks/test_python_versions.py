@@ -58,6 +58,7 @@ def test_what_is_not_used_is_named() -> None:
     [
         ({".python-version": "# comment\n\n  python-3.12.4  \n"}, "3.12.4"),
         ({".python-version": "cpython-3.12\r\n"}, "3.12"),
+        ({".python-version": "latest\n"}, "3.13"),
         ({"runtime.txt": "python-3.11.4"}, "3.11.4"),
         ({"runtime.txt": "nodejs-20"}, "3.13"),
         ({"mise.toml": "[tools]\npython = ['3.12', '3.11']"}, "3.12"),
@@ -91,6 +92,7 @@ def test_pipfile_s_full_version_comes_before_its_minor_and_its_lock_s() -> None:
         ({".python-version": b"\x80\x01"}, ".python-version: not UTF-8 text"),
         ({".python-version": b"\xef\xbb\xbf3.12"}, ".python-version: begins with a byte-order mark"),
         ({"runtime.txt": "python-3.x"}, "runtime.txt: expected one version such as python-3.13, got python-3.x"),
+        ({"Pipfile": "[requires]\npython_version='^3.12'", "Pipfile.lock": "{}"}, "Pipfile: python_version: expected"),
         ({"pyproject.toml": "[project]\nrequires-python = 'new'"}, "pyproject.toml requires-python: version range"),
     ],
 )
@@ -117,6 +119,11 @@ def test_a_misspelt_file_is_pointed_out(name: str) -> None:
 def test_a_version_that_the_project_s_own_tool_would_refuse_is_refused_at_once(files: dict[str, str | bytes]) -> None:
     with pytest.raises(ConfigError, match=r"\.python-version asks for Python 3\.13, .* for .*3\.1"):
         plan_of({**files, ".python-version": "3.13"})
+
+
+def test_a_developer_s_own_tools_may_lag_behind_the_project() -> None:
+    files: dict[str, str | bytes] = {"pyproject.toml": "[project]\nname='x'\nrequires-python='>=3.12'", "uv.lock": ""}
+    assert version({**files, ".tool-versions": "python 3.9.1"})[0] == "3.9.1"
 
 
 def test_pip_does_not_enforce_requires_python_so_the_pin_counts() -> None:

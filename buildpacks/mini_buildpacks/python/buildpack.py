@@ -89,11 +89,20 @@ def _detect(source: Source, settings: BuildSettings) -> Offer | None:
     if strength is None:
         return None
     toolchain, version_notes = python_toolchain(source, settings, project)
-    extra = _extra(project, commands, found)
+    extra = (*_unlisted(project, found), *_extra(project, commands, found))
     keep = _keeps_tool(source, project, commands, found)
     installed = install(source, project, extra, keep_tool=keep, python=toolchain.version)
     plan = _plan(source, settings, project, django, found, commands, toolchain, installed)
-    plan = replace(plan, warnings=(*project.warnings, *version_notes, *installed.warnings, *plan.warnings))
+    plan = replace(
+        plan,
+        warnings=(
+            *_unlisted_note(project, found),
+            *project.warnings,
+            *version_notes,
+            *installed.warnings,
+            *plan.warnings,
+        ),
+    )
     if found is not None and found.framework:
         plan = assets.combine(source, settings, plan)
     if keep:
@@ -225,6 +234,24 @@ def _extra(project: Project, commands: Commands, found: Start | None) -> tuple[s
     return ()
 
 
+_DISTRIBUTIONS = {"fasthtml": "python-fasthtml", "socket.io": "python-socketio"}
+
+
+def _unlisted(project: Project, found: Start | None) -> tuple[str, ...]:
+    """The framework itself, where no file lists dependencies at all."""
+    if project.manager or found is None or not found.framework:
+        return ()
+    return (_DISTRIBUTIONS.get(found.framework, found.framework),)
+
+
+def _unlisted_note(project: Project, found: Start | None) -> tuple[str, ...]:
+    names = _unlisted(project, found)
+    file = found.evidence[0].file if found is not None and found.evidence else "the code"
+    return tuple(
+        f"no requirements.txt: {name} is installed, as {file} uses it; what else it imports is not" for name in names
+    )
+
+
 def _keeps_tool(source: Source, project: Project, commands: Commands, found: Start | None) -> bool:
     """Whether the running app calls its package manager: in a command (`poetry run`), or in the code it starts."""
     if project.manager in ("", "pip"):
@@ -258,7 +285,7 @@ def _plan(
     installed: Install,
 ) -> Plan:
     steps = list(installed.steps)
-    static = collectstatic(django, settings) if django is not None else None
+    static = collectstatic(source, django, settings) if django is not None else None
     if static is not None:
         steps = _before_tidy(steps, static)
     build, run = system_packages(project, gis=django is not None and "django.contrib.gis" in django.text())

@@ -93,7 +93,7 @@ _IGNORED = re.compile(
     r"|__pycache__|build|dist|vendor|notebooks|benchmarks?|fixtures|e2e)/"
 )
 _IGNORED_FILES = re.compile(
-    r"(?:^|/)(?:test_[^/]*|[^/]*_tests?|conftest|setup|noxfile[^/]*|tasks|fabfile|manage|settings|config|models|"
+    r"(?:^|/)(?:test_[^/]*|[^/]*_tests?|__main__|conftest|setup|noxfile[^/]*|tasks|fabfile|manage|settings|config|models|"
     r"gunicorn[^/]*|hypercorn[^/]*)\.py$"
 )
 _HINT = re.compile(

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from mini_buildpacks.python.code import Code, Module, statements, targets_of
 from mini_buildpacks.python.envreads import SECRETS, Read, reads
 from mini_buildpacks.python.project import Project
+from mini_core.errors import ConfigError
 from mini_core.interfaces import Source
 from mini_core.types import BuildSettings, EnvEntry, Evidence, ProcessType, Step
 
 _SQLITE = re.compile(r"backends\.(?:sqlite3|spatialite)|sqlite3?:///|spatialite:///")
+_SETDEFAULT = re.compile(r"DJANGO_SETTINGS_MODULE[\"']\s*[,\]]\s*=?\s*[\"']([\w.-]+)[\"']")
 _DOTTED = re.compile(r"[\"']([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+|settings)[\"']")
 _PLACEHOLDERS = (
     (re.compile(r"DATABASE_URL|^DB_URL|POSTGRES_URL|MYSQL_URL"), "sqlite:///:memory:"),
@@ -59,7 +61,17 @@ def find_django(source: Source, code: Code, project: Project) -> Django | None:
         path = _module_file(source, folder, settings) if settings else None
         if path is not None:
             return _project(source, code, project, manage, settings, path)
+        _check_missing(source, project, manage)
     return None
+
+
+def _check_missing(source: Source, project: Project, manage: str) -> None:
+    """Raises ConfigError where manage.py names a settings module that is not there: nothing of Django would run."""
+    match = _SETDEFAULT.search(source.text(manage) or "")
+    if match and project.has("django"):
+        raise ConfigError(
+            f"{manage}: there is no settings module {match[1]}", hint="Correct DJANGO_SETTINGS_MODULE in it."
+        )
 
 
 def _named_settings(source: Source, folder: str, path: str) -> str:
@@ -161,12 +173,14 @@ def _setting(modules: tuple[Module, ...], name: str) -> tuple[str, Module, int] 
 # --- static files ----------------------------------------------------------------------------------------------
 
 
-def collectstatic(django: Django, settings: BuildSettings) -> Step | None:
+def collectstatic(source: Source, django: Django, settings: BuildSettings) -> Step | None:
     """The step that gathers static files; None where Django is not set up for it or the user turned it off.
 
     A STATIC_ROOT that is only set under a condition (`if not DEBUG`) may not be set at all: the step asks.
     """
     if settings.env.get("DISABLE_COLLECTSTATIC", "") not in ("", "0"):
+        return None
+    if source.has(".heroku/collectstatic_disabled"):
         return None
     text = django.text()
     if "django.contrib.staticfiles" not in text:

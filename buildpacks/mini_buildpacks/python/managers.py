@@ -8,6 +8,7 @@ file is out of date. The tools come from PyPI, into a virtual environment of the
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ VENV = ".venv"
 TOOLS = ".mini/python"
 """Where package managers other than pip are installed, relative to the app's folder."""
 
+LOCKED = ".mini/requirements.txt"
+POETRY_2 = "poetry>=2,<3"
 PIP_CACHE = Cache(name="pip", variable="PIP_CACHE_DIR")
 PIP_ENV = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PIP_ROOT_USER_ACTION": "ignore"}
 
@@ -40,15 +43,20 @@ def install(source: Source, project: Project, extra: tuple[str, ...], *, keep_to
     manager in place for the running app. python: the version or range that was chosen."""
     if project.manager in ("", "pip"):
         return _pip(source, project, extra)
-    plans = {"uv": _uv, "poetry": _poetry, "pdm": _pdm, "pipenv": _pipenv}
+    if project.manager == "poetry" and not project.lock and project.portable:
+        return _poetry_unlocked(source, project, extra, keep_tool=keep_tool)
+    plans = {"uv": _uv, "pdm": _pdm, "pipenv": _pipenv}
     tool = _tool(source, project, python)
-    main = plans[project.manager](source, project)
+    main = _poetry(source, project, tool[0]) if project.manager == "poetry" else plans[project.manager](source, project)
     files = project.files or (project.manifest,)
     steps = [_venv(files), _tool_step(tool, files), *main.steps, *_extra(extra, files)]
     if not keep_tool:
         steps.append(Step(name="tidy", argv=("rm", "-rf", TOOLS), files=() if _whole(steps) else files))
-    folders = (f"{VENV}/bin", f"{TOOLS}/bin") if keep_tool else (f"{VENV}/bin",)
-    return Install(tuple(steps), folders, main.package, main.warnings)
+    return Install(tuple(steps), _folders(keep_tool), main.package, main.warnings)
+
+
+def _folders(keep_tool: bool) -> tuple[str, ...]:
+    return (f"{VENV}/bin", f"{TOOLS}/bin") if keep_tool else (f"{VENV}/bin",)
 
 
 def _whole(steps: list[Step]) -> bool:
@@ -59,9 +67,9 @@ def _venv(files: tuple[str, ...]) -> Step:
     return Step(name="venv", argv=("python", "-m", "venv", VENV), files=files)
 
 
-def _tool_step(requirement: str, files: tuple[str, ...]) -> Step:
+def _tool_step(requirements: tuple[str, ...], files: tuple[str, ...]) -> Step:
     """Into a virtual environment of its own, so that nothing of the tool's mixes with what the app needs."""
-    line = f"python -m venv {TOOLS} && {TOOLS}/bin/pip install '{requirement}'"
+    line = f"python -m venv {TOOLS} && {TOOLS}/bin/pip install {shlex.join(requirements)}"
     return Step(name="tools", argv=("sh", "-c", line), files=files, caches=(PIP_CACHE,), env=PIP_ENV, secrets=False)
 
 
@@ -173,18 +181,54 @@ def _uv_package(project: Project) -> bool:
 # --- Poetry ----------------------------------------------------------------------------------------------------
 
 
-def _poetry(source: Source, project: Project) -> Install:
-    """`poetry install` fails on a lock file that pyproject.toml has moved away from."""
-    env = {"POETRY_VIRTUALENVS_IN_PROJECT": "true", "POETRY_NO_INTERACTION": "1"}
-    cache = (Cache(name="poetry", variable="POETRY_CACHE_DIR"),)
-    base = (f"{TOOLS}/bin/poetry", "install", "--no-ansi", "--only", "main")
-    warnings = () if project.lock else ("there is no poetry.lock: the newest versions that fit are installed",)
+def _poetry(source: Source, project: Project, version: str) -> Install:
+    """Poetry says what its lock file holds, and fails where pyproject.toml has moved away from it; pip installs
+    that, from its cache and with the locked hashes. Poetry itself installs the project, for its scripts."""
+    tool = f"{TOOLS}/bin/poetry"
     package = _poetry_package(source, project)
     files = () if project.local else project.files
-    steps = [Step(name="install", argv=(*base, "--no-root"), files=files, caches=cache, env=env)]
+    if not project.lock:
+        return _poetry_resolves(tool, files, package=package)
+    legacy = re.search(r"<2$|==1", version)  # which exports from a stale lock file, with a warning
+    check = f"{tool} lock --check && " if legacy else ""
+    line = (
+        f"{check}{tool} export --no-ansi --only main --output {LOCKED} && pip install --no-deps -r {LOCKED}"
+        f" && rm {LOCKED}"
+    )
+    env = {"POETRY_VIRTUALENVS_IN_PROJECT": "true", "POETRY_NO_INTERACTION": "1", "POETRY_WARNINGS_EXPORT": "false"}
+    steps = [Step(name="install", argv=("sh", "-c", line), files=files, caches=(PIP_CACHE,), env={**env, **PIP_ENV})]
     if package:
-        steps.append(Step(name="package", argv=base, caches=cache, env=env))
-    return Install(tuple(steps), package=package, warnings=warnings)
+        steps.append(Step(name="package", argv=(tool, "install", "--no-ansi", "--only-root"), env=env))
+    return Install(tuple(steps), package=package)
+
+
+def _poetry_resolves(tool: str, files: tuple[str, ...], *, package: bool) -> Install:
+    """Without a lock file, and with dependencies that are written as only Poetry understands them."""
+    env = {"POETRY_VIRTUALENVS_IN_PROJECT": "true", "POETRY_NO_INTERACTION": "1"}
+    cache = (Cache(name="poetry", variable="POETRY_CACHE_DIR"),)
+    argv = (tool, "install", "--no-ansi", "--only", "main")
+    steps = [Step(name="install", argv=(*argv, "--no-root"), files=files, caches=cache, env=env)]
+    if package:
+        steps.append(Step(name="package", argv=argv, caches=cache, env=env))
+    warning = "there is no poetry.lock: the newest versions that fit are installed"
+    return Install(tuple(steps), package=package, warnings=(warning,))
+
+
+def _poetry_unlocked(source: Source, project: Project, extra: tuple[str, ...], *, keep_tool: bool) -> Install:
+    """Without a lock file there is nothing that only Poetry knows: pip installs what pyproject.toml asks for."""
+    files = (PYPROJECT,)
+    steps = [_venv(files)]
+    wanted = tuple(item.requirement() for item in project.dependencies.values() if item.file == PYPROJECT)
+    if wanted:
+        steps.append(_pip_step("install", wanted, files))
+    steps += _extra(extra, files)
+    package = "build-system" in project.pyproject and _poetry_package(source, project)
+    if package:
+        steps.append(_pip_step("package", ("--no-deps", "--editable", "."), ()))
+    if keep_tool:
+        steps.append(_tool_step((POETRY_2,), files))
+    warning = "there is no poetry.lock: the newest versions that fit are installed"
+    return Install(tuple(steps), _folders(keep_tool), package, (warning,) if wanted else ())
 
 
 def _poetry_package(source: Source, project: Project) -> bool:
@@ -235,15 +279,13 @@ def _pipenv(source: Source, project: Project) -> Install:  # noqa: ARG001
 # --- the tools -------------------------------------------------------------------------------------------------
 
 
-def _tool(source: Source, project: Project, python: str) -> str:
-    """The package manager as a requirement for pip: the version that the project or its lock file asks for."""
+def _tool(source: Source, project: Project, python: str) -> tuple[str, ...]:
+    """The package manager as requirements for pip: the version that the project or its lock file asks for."""
     name = project.manager
-    pinned = _pinned_tool(source, project, name)
-    if pinned:
-        return pinned
+    wanted = _pinned_tool(source, project, name)
     if name == "poetry":
-        return _poetry_of_lock(source, project, python)
-    return name
+        return wanted or _poetry_of_lock(source, project, python), "poetry-plugin-export"
+    return (wanted or name,)
 
 
 def _pinned_tool(source: Source, project: Project, name: str) -> str:
@@ -285,4 +327,4 @@ def _poetry_of_lock(source: Source, project: Project, python: str) -> str:
     text = (source.text(project.lock) or "")[:400] if project.lock else ""
     match = re.search(r"generated by Poetry (\d+)\.", text)
     new = not project.lock or (match and int(match[1]) >= 2) or python.startswith(("3.14", "3.15"))
-    return "poetry>=2,<3" if new else "poetry>=1.8.5,<2"
+    return POETRY_2 if new else "poetry>=1.8.5,<2"

@@ -55,6 +55,14 @@ class Dependency:
     line: int | None = None
     version: str = ""
     git: bool = False
+    markers: str = ""
+    url: str = ""
+
+    def requirement(self) -> str:
+        """As pip takes it on its command line (PEP 508)."""
+        extras = f"[{','.join(sorted(self.extras))}]" if self.extras else ""
+        where = f" @ {self.url} " if self.url else self.spec
+        return f"{self.name}{extras}{where}" + (f"; {self.markers}" if self.markers else "")
 
     def pinned(self) -> str:
         """The exact version, where there is only one that can be."""
@@ -67,7 +75,8 @@ class Dependency:
 @dataclass(frozen=True)
 class Project:
     """manager: "pip", "uv", "poetry", "pdm", "pipenv", or "" for bare scripts. manifest, lock: the files it goes by.
-    files: all that installing the dependencies reads. local: they include folders of the repository."""
+    files: all that installing the dependencies reads. local: they include folders of the repository. portable: any
+    installer understands them, not only the manager."""
 
     manager: str = ""
     manifest: str = ""
@@ -76,6 +85,7 @@ class Project:
     pyproject: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[str, ...] = ()
     local: bool = False
+    portable: bool = True
     evidence: tuple[Evidence, ...] = ()
     warnings: tuple[str, ...] = ()
     pipfile: Mapping[str, Any] = field(default_factory=dict)
@@ -122,6 +132,7 @@ def read_project(source: Source) -> Project:
         pyproject=pyproject,
         files=found.files,
         local=found.local,
+        portable=found.portable,
         evidence=tuple(_evidence(manager, manifest, lock, found)),
         warnings=warnings,
         pipfile=found.pipfile,
@@ -273,6 +284,8 @@ def parse_requirement(text: str, file: str, line: int | None = None) -> Dependen
         file=file,
         line=line,
         git=git,
+        markers=str(parsed.marker or ""),
+        url=parsed.url or "",
     )
 
 
@@ -352,18 +365,21 @@ def _member_manifests(source: Source) -> tuple[str, ...]:
 
 def _poetry(source: Source, pyproject: Mapping[str, Any], manifest: str, lock: str) -> Project:
     found = _pep621(pyproject)
-    poetry = table(pyproject, "tool", "poetry", "dependencies")
-    local = False
-    for name, given in poetry.items():
-        if name.lower() == "python":
-            continue
+    local, portable = False, True
+    for name, given in table(pyproject, "tool", "poetry", "dependencies").items():
         details = given if isinstance(given, dict) else {"version": given}
+        if name.lower() == "python" or (details.get("optional") is True and not lock):
+            continue
+        version = details.get("version", "")
+        spec = poetry_spec(version) if isinstance(version, str) else ""
         local = local or "path" in details
-        spec = poetry_spec(str(details.get("version", "")))
+        others = set(details) - {"version", "extras", "optional"}
+        portable = portable and not others and (bool(spec) or version in ("", "*"))
         key = canonicalize_name(name)
         found[key] = Dependency(key, frozenset(listed(details.get("extras"))), spec, manifest, git="git" in details)
     dependencies = _with_lock(found, _locked_packages(source, lock), lock)
-    return Project(dependencies=dependencies, files=(manifest, *([lock] if lock else [])), local=local)
+    files = (manifest, *([lock] if lock else []))
+    return Project(dependencies=dependencies, files=files, local=local, portable=portable)
 
 
 def poetry_spec(text: str) -> str:

@@ -24,6 +24,9 @@ DEFAULT = "3.13"
 
 _VERSION = re.compile(r"(?:(?:python|cpython)-?\s*@?)?\s*v?(\d+(?:\.\d+){0,2}(?:(?:a|b|rc)\d+)?(?:-dev)?)")
 _RUNTIME = re.compile(r"(?:python-)?(\d+(?:\.\d+){0,2})")
+_DEPLOYED = ("PYTHON_VERSION", ".python-version", "runtime.txt")
+"""Files that say what the app runs on; a developer's own tools (asdf, mise) may lag behind the project."""
+
 _MISE = ("mise.toml", ".mise.toml", "mise/config.toml", ".config/mise.toml", ".mise/config.toml")
 
 FIRST_FOR: dict[str, tuple[str, str, str]] = {
@@ -77,7 +80,7 @@ def python_toolchain(source: Source, settings: BuildSettings, project: Project) 
         return _from_pins(project, Wanted("", "default")), warnings
     chosen = found[0]
     _check_range(chosen)
-    if project.manager in ("uv", "poetry", "pdm", "pipenv"):
+    if project.manager in ("uv", "poetry", "pdm", "pipenv") and chosen.source in _DEPLOYED:
         _check_agreement(chosen, found[1:])
     if not _exact(chosen.version):
         return _from_pins(project, chosen), warnings
@@ -124,6 +127,8 @@ def _python_version_file(source: Source) -> Wanted | None:
     if len(versions) > 1:
         shown = ", ".join(repr(line)[1:-1] for line in versions)
         raise ConfigError(f"{name}: several versions in it: {shown}", hint="Keep the one that the app is to run on.")
+    if versions[0].lower() in ("latest", "system"):
+        return None
     match = _VERSION.fullmatch(versions[0])
     if not match:
         shown = repr(versions[0])[1:-1]
@@ -200,8 +205,11 @@ def _pipfile(source: Source, project: Project) -> Wanted | None:
         requires, name = _pipfile_lock_requires(source), project.lock
     for key in ("python_full_version", "python_version"):
         given = requires.get(key)
-        if isinstance(given, str) and given.strip() not in ("", "*"):
-            return Wanted(given.strip(), f"{name} {key}")
+        if not isinstance(given, str) or given.strip() in ("", "*"):
+            continue
+        if not re.fullmatch(r"\d+(?:\.\d+){0,2}", given.strip()):
+            raise ConfigError(f"{name}: {key}: expected a version such as {DEFAULT}, got {given}", hint="Correct it.")
+        return Wanted(given.strip(), f"{name} {key}")
     return None
 
 

@@ -133,7 +133,7 @@ def _quoted(target: str) -> str:
 
 def start(source: Source, code: Code, project: Project, settings: BuildSettings) -> Start | None:
     """The start that the source suggests, Django apart. None where nothing is found to be started."""
-    for attempt in (_flask_app, _streamlit, _chainlit, _application, _scripts, _script, _module_main):
+    for attempt in (_flask_app, _streamlit, _chainlit, _agents, _application, _scripts, _script, _module_main):
         found = attempt(source, code, project, settings)
         if found is not None:
             return found
@@ -262,6 +262,15 @@ def _chainlit(source: Source, code: Code, project: Project, settings: BuildSetti
     return _web("Chainlit", line, (Evidence(file=path, detail="imports chainlit"),))
 
 
+def _agents(source: Source, code: Code, project: Project, settings: BuildSettings) -> Start | None:  # noqa: ARG001
+    """Google's Agent Development Kit: folders with an agent.py, served by its own command."""
+    agents = source.glob("*/agent.py")
+    if not project.has("google-adk") or not agents or any(code.apps()):
+        return None
+    line = f"adk api_server --host {ADDRESS} --port {PORT}"
+    return _web("ADK", line, (Evidence(file=agents[0], detail="agent"),))
+
+
 def _importing(code: Code, name: str, stems: tuple[str, ...]) -> str | None:
     """The likeliest module that imports a package: by its own name's order, then by depth."""
     found = [path for path in code.files if path.count("/") <= 1 and code.imports(path, name)]
@@ -366,10 +375,11 @@ def _main_guard(code: Code, path: str) -> bool:
 
 def _module_main(source: Source, code: Code, project: Project, settings: BuildSettings) -> Start | None:  # noqa: ARG001
     """A package with `__main__.py`, started as `python -m PACKAGE`."""
-    name = str(project.table("project").get("name", "")).replace("-", "_")
+    name = str(project.table("project").get("name", ""))
+    names = (f"{name}/", f"{name.replace('-', '_')}/")
     found = sorted(
-        (path for path in source.files() if re.fullmatch(r"(?:src/)?[A-Za-z_]\w*/__main__\.py", path)),
-        key=lambda path: (f"{name}/" not in path, path),
+        (path for path in source.files() if re.fullmatch(r"(?:src/)?[A-Za-z_][\w-]*/__main__\.py", path)),
+        key=lambda path: (not path.removeprefix("src/").startswith(names), path),
     )
     found = [path for path in found if not re.match(r"(?:src/)?(?:tests?|docs?|examples?)/", path)]
     if not found:
