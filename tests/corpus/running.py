@@ -37,12 +37,8 @@ def check(platform: Platform, app: str, image: Image, plan: Plan, group: Sequenc
 
 
 def comes_up(platform: Platform, app: str, image: Image, plan: Plan) -> str:
-    """Why the app does not come up, "" if it does."""
-    if plan.static:
-        return ""
+    """Why the app's first process does not come up, "" if it does."""
     process = _process(plan, "")
-    if process is None:
-        return "nothing to start"
     with platform.started(app, image, plan, process, {}) as spec:
         deadline = time.monotonic() + 15.0
         while time.monotonic() < deadline:

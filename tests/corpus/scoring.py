@@ -12,7 +12,7 @@ from pathlib import Path
 import tomli_w
 
 from mini_core.errors import Cancelled, MiniError, Unavailable
-from mini_core.planning import Planned
+from mini_core.planning import NO_START, Planned
 from mini_core.types import Image, Plan, to_data
 from tests.corpus import running
 from tests.corpus.detecting import differences
@@ -160,15 +160,18 @@ class Scorer:
                 image, _, seconds = self.platform.build(_name(fact.id), planned.plan, source)
             except MiniError as error:
                 failed = _failed(error)
-                return failed if failed.state == "apart" and not policy else _named(error)
+                return failed if failed.state == "apart" else _named(error)
             try:
-                outcome = running.comes_up(self.platform, _name(fact.id), image, planned.plan)
+                outcome = ""
+                if planned.plan.processes:
+                    outcome = running.comes_up(self.platform, _name(fact.id), image, planned.plan)
             finally:
                 self.platform.remove(image)
         if outcome:
             return Verdict("pass", f"does not start: {outcome}", seconds=seconds)
-        if policy and planned.warnings:
-            return Verdict("pass", f"works, and is explained: {planned.warnings[0]}", seconds=seconds)
+        told = [warning for warning in planned.warnings if warning != NO_START]
+        if policy and told:
+            return Verdict("pass", f"works, and is explained: {told[0]}", seconds=seconds)
         return Verdict("fail", "neither fails nor is explained" if policy else "does not fail", seconds=seconds)
 
 
