@@ -54,13 +54,17 @@ class Django:
 
 
 def find_django(source: Source, code: Code, project: Project) -> Django | None:
-    """The Django project in a source: a manage.py that names a settings module which is there."""
+    """The Django project in a source: a manage.py that names a settings module which is there.
+
+    Raises ConfigError where there is one for Django, and what it names is not there.
+    """
     for manage in code.manage_files():
         folder = manage.rpartition("/")[0]
         settings = _named_settings(source, folder, manage)
         path = _module_file(source, folder, settings) if settings else None
         if path is not None:
             return _project(source, code, project, manage, settings, path)
+    for manage in code.manage_files()[:1]:
         _check_missing(source, project, manage)
     return None
 
