@@ -146,6 +146,7 @@ def environment(layout: Layout) -> str:
     return f"""{_HEAD}MINI_HOME={layout.home}
 TMPDIR={layout.home / "tmp"}
 PYTHONUNBUFFERED=1
+PYTHONPYCACHEPREFIX={layout.home / "cache" / "pycache"}
 """
 
 

@@ -44,7 +44,7 @@ def build(layout: Layout, requirement: str, plugins: Iterable[str] = ()) -> Path
     """A new environment with mini and the plugins in it, not in force yet. Raises InstallError."""
     layout.venvs.mkdir(mode=0o755, parents=True, exist_ok=True)
     venv = layout.venvs / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    uv = shutil.which("uv")
+    uv = find_uv()
     try:
         run(create_command(venv, uv))
         run(install_command(venv, [requirement, *plugins], uv))
@@ -52,6 +52,11 @@ def build(layout: Layout, requirement: str, plugins: Iterable[str] = ()) -> Path
         shutil.rmtree(venv, ignore_errors=True)
         raise
     return venv
+
+
+def find_uv() -> str | None:
+    """uv, many times faster than pip, where it is: beside this Python, or on PATH."""
+    return shutil.which("uv", path=str(Path(sys.executable).parent)) or shutil.which("uv")
 
 
 def run(command: list[str]) -> str:

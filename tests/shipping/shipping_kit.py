@@ -63,6 +63,12 @@ class Server:
 
     folder: Path
     port: int
+    web: int
+    """The port of mini's router there."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.web}"
 
     @property
     def login(self) -> str:
@@ -101,7 +107,7 @@ def start_sshd(machine: Server) -> subprocess.Popen[bytes]:
     (folder / "authorized_keys").write_text((folder / "key.pub").read_text())
     host_key = (folder / "host_key.pub").read_text()
     (folder / "known_hosts").write_text(f"[127.0.0.1]:{machine.port} {host_key}")
-    path = f"{machine.prefix / 'bin'}:{os.environ['PATH']}"
+    path = f"{machine.prefix / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     passed = " ".join(
         f'"{name}={item}"' for name, item in os.environ.items() if name.startswith(("PIP_", "UV_", "SSL_CERT"))
     )

@@ -6,30 +6,10 @@ import json
 import sqlite3
 import subprocess
 import urllib.request
-from collections.abc import Iterator
 
-import pytest
 from shipping_kit import REPOSITORY, Server, WheelMaker
 
-from mini_core.server import units, venvs
-from mini_core.server.layout import Layout
-
 NEWER, BROKEN, SILENT = "90.1.0", "90.2.0", "90.3.0"
-
-
-@pytest.fixture(scope="module")
-def installed(server: Server, wheel: WheelMaker) -> Iterator[Server]:
-    """mini 90.0.0 in an environment of its own, running, with a key in its database."""
-    layout = Layout(prefix=server.prefix, home=server.home)
-    venvs.switch(layout, venvs.build(layout, str(wheel("90.0.0"))))
-    command = layout.prefix / "bin" / "mini"
-    command.parent.mkdir(exist_ok=True)
-    command.write_text(units.command(layout))
-    command.chmod(0o755)
-    server.ssh("mini up --detach --runtime process --port 20778 --bind 127.0.0.1")
-    server.ssh("mini keys create kept && mini apps create blog")
-    yield server
-    server.ssh("mini down")
 
 
 def ship(server: Server, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -37,8 +17,8 @@ def ship(server: Server, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def serving() -> str:
-    with urllib.request.urlopen("http://127.0.0.1:20778/healthz", timeout=10) as answer:
+def serving(server: Server) -> str:
+    with urllib.request.urlopen(f"{server.url}/healthz", timeout=10) as answer:
         return str(json.load(answer)["version"])
 
 
@@ -53,16 +33,17 @@ def test_a_newer_version_is_shipped_and_the_database_stays(installed: Server, wh
     done = ship(installed, str(wheel(NEWER)))
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"ship: mini {NEWER} runs on {installed.login}" in done.stdout
-    assert serving() == NEWER
-    assert kept(installed) == before == (["kept", "local"], ["blog"])
-    (backup,) = (installed.home / "data" / "backups").iterdir()
+    assert serving(installed) == NEWER
+    assert kept(installed) == before
+    assert "kept" in before[0] and "blog" in before[1]
+    (backup,) = (installed.home / "data" / "backups").glob("mini-90.0.0-*.db")
     with sqlite3.connect(backup) as copy:
-        assert copy.execute("SELECT name FROM apps").fetchall() == [("blog",)]
+        assert ("blog",) in copy.execute("SELECT name FROM apps").fetchall()
     copy.close()
 
 
 def test_a_version_that_does_not_start_is_taken_back_with_its_migration(installed: Server, wheel: WheelMaker) -> None:
-    before = serving(), kept(installed)
+    before = serving(installed), kept(installed)
     migrated = "sqlite3.connect(paths.database).execute('CREATE TABLE half_done (id INTEGER)')"
     broken = wheel(
         BROKEN,
@@ -77,7 +58,7 @@ def test_a_version_that_does_not_start_is_taken_back_with_its_migration(installe
     assert done.returncode == 1
     assert "The server could not start: broken" in done.stderr
     assert "ship: not shipped; the server still runs" in done.stderr
-    assert (serving(), kept(installed)) == before
+    assert (serving(installed), kept(installed)) == before
     with sqlite3.connect(installed.home / "data" / "mini.db") as database:
         tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master")]
     database.close()
@@ -85,7 +66,7 @@ def test_a_version_that_does_not_start_is_taken_back_with_its_migration(installe
 
 
 def test_a_version_that_starts_and_does_not_answer_is_taken_back(installed: Server, wheel: WheelMaker) -> None:
-    before = serving(), kept(installed)
+    before = serving(installed), kept(installed)
     silent = wheel(
         SILENT,
         {"mini_core/server/operations.py": ("    return Alive(", "    raise RuntimeError('ill')\n    return Alive(")},
@@ -93,16 +74,7 @@ def test_a_version_that_starts_and_does_not_answer_is_taken_back(installed: Serv
     done = ship(installed, str(silent))
     assert done.returncode == 1
     assert f"mini {SILENT} does not work here: Internal error" in done.stderr
-    assert (serving(), kept(installed)) == before
-
-
-def test_a_version_whose_code_does_not_load_is_never_switched_to(installed: Server, wheel: WheelMaker) -> None:
-    running = installed.ssh("cat $MINI_HOME/data/run/server.json")
-    broken = wheel("90.4.0", {"mini_core/server/app.py": ("from __future__", "this is no Python\nfrom __future__")})
-    done = ship(installed, str(broken))
-    assert done.returncode == 1
-    assert "SyntaxError" in done.stderr
-    assert installed.ssh("cat $MINI_HOME/data/run/server.json") == running
+    assert (serving(installed), kept(installed)) == before
 
 
 def test_old_environments_are_removed_but_the_one_before(installed: Server) -> None:
