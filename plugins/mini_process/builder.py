@@ -255,9 +255,7 @@ class _Build:
             self._job.check()
             self._job.emit(f"{step.name}: {self._mask(shlex.join(step.argv))}", kind="info")
             with self._kept_folders(folder, step), tempfile.TemporaryDirectory(prefix="mini-build-") as scratch:
-                run_step(
-                    step, step.argv, folder / "app", self._environment(folder, step, scratch), self._mask, self._job
-                )
+                run_step(step, folder / "app", self._environment(folder, step, scratch), self._mask, self._job)
 
     def _environment(self, folder: Path, step: Step, scratch: str) -> dict[str, str]:
         """Nothing of the server's but how to reach registries; then the tools' folders, the step's own, secrets."""

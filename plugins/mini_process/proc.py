@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import ipaddress
 import os
 import signal
@@ -35,19 +36,26 @@ class Snapshot:
     def __init__(self) -> None:
         self.at = time.monotonic()
         self.processes = {item.pid: item for pid in numbers_in_proc() if (item := _read(pid))}
+        self._below: dict[int, list[int]] = {}
+        for item in self.processes.values():
+            self._below.setdefault(item.parent, []).append(item.pid)
+            self._below.setdefault(item.session, []).append(item.pid)
 
     def tree(self, root: int) -> tuple[Process, ...]:
         """The process, its descendants and everything in its session, without zombies."""
-        children: dict[int, list[int]] = {}
-        for item in self.processes.values():
-            children.setdefault(item.parent, []).append(item.pid)
-        found, waiting = set(), [item.pid for item in self.processes.values() if root in (item.pid, item.session)]
+        found, waiting = set(), [root]
         while waiting:
             pid = waiting.pop()
             if pid not in found:
                 found.add(pid)
-                waiting.extend(children.get(pid, ()))
-        return tuple(self.processes[pid] for pid in sorted(found) if not self.processes[pid].zombie)
+                waiting.extend(self._below.get(pid, ()))
+        there = (self.processes[pid] for pid in sorted(found) if pid in self.processes)
+        return tuple(item for item in there if not item.zombie)
+
+    @functools.cached_property
+    def listeners(self) -> list[tuple[str, Endpoint]]:
+        """(socket inode, address) of everything that listens on TCP in this network namespace."""
+        return _listeners()
 
 
 def memory(processes: Collection[Process]) -> int | None:
@@ -59,17 +67,16 @@ def cpu_seconds(processes: Collection[Process]) -> float | None:
     return sum(item.ticks for item in processes) / os.sysconf("SC_CLK_TCK") if LINUX else None
 
 
-def listening(processes: Collection[Process]) -> tuple[Endpoint, ...] | None:
+def listening(snapshot: Snapshot, processes: Collection[Process]) -> tuple[Endpoint, ...] | None:
     """Addresses that the processes listen on, by their sockets' inodes; None where that can't be told."""
     if not LINUX:
         return None
     inodes = {inode for item in processes for inode in _socket_inodes(item.pid)}
-    found = (endpoint for inode, endpoint in listeners() if inode in inodes)
+    found = (endpoint for inode, endpoint in snapshot.listeners if inode in inodes)
     return tuple(sorted(set(found), key=lambda item: (item.port, item.host)))
 
 
-def listeners() -> list[tuple[str, Endpoint]]:
-    """(socket inode, address) of everything that listens on TCP in this network namespace."""
+def _listeners() -> list[tuple[str, Endpoint]]:
     found = []
     for table in ("/proc/self/net/tcp", "/proc/self/net/tcp6"):
         with contextlib.suppress(OSError):

@@ -203,8 +203,7 @@ class ProcessRuntime:
         state = folder.state()
         if state is None:
             return _status(record, "starting", None, None)
-        now = snapshot()
-        return self._usage.add(_status(record, "running", state, None), now.tree(state.pid), now.at)
+        return self._usage.add(_status(record, "running", state, None), snapshot(), state.pid)
 
     def _settled(self, folder: InstanceFolder) -> bool:
         """Ends what a shim that was killed left behind; False while the instance is being started or stopped."""

@@ -60,12 +60,28 @@ class Masked:
         return self._pattern.sub("[REDACTED]", text) if self._pattern else text
 
 
-def run_step(step: Step, argv: Sequence[str], cwd: Path, env: Mapping[str, str], mask: Masked, job: Job) -> None:
+def run_step(step: Step, cwd: Path, env: Mapping[str, str], mask: Masked, job: Job) -> None:
     """Runs it to its end. Raises BuildError with its last lines, or Cancelled."""
-    tail: deque[str] = deque(maxlen=SEARCHED)
+    said: deque[str] = deque(maxlen=SEARCHED)
+    with _start(step, cwd, env) as process:
+        try:
+            for line in _lines(process, job):
+                said.append(mask(line))
+                job.emit(said[-1])
+            code = process.wait()
+        except BaseException:
+            _end(process, env)
+            raise
+        finally:
+            _kill_group(process.pid, signal.SIGKILL)
+    if code:
+        raise _failure(step, code, tuple(said))
+
+
+def _start(step: Step, cwd: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
     try:
-        process = subprocess.Popen(
-            argv,
+        return subprocess.Popen(
+            step.argv,
             cwd=cwd,
             env=dict(env),
             stdin=subprocess.DEVNULL,
@@ -76,24 +92,11 @@ def run_step(step: Step, argv: Sequence[str], cwd: Path, env: Mapping[str, str],
     except OSError as error:
         reason = "command not found" if isinstance(error, FileNotFoundError) else error.strerror
         raise BuildError(
-            f"{step.name}: {argv[0]}: {reason}",
+            f"{step.name}: {step.argv[0]}: {reason}",
             hint="It has to come with the app's dependencies, its toolchain, or this machine.",
             code="command-not-found",
             step=step.name,
         ) from None
-    with process:
-        try:
-            for line in _lines(process, job):
-                tail.append(mask(line))
-                job.emit(tail[-1])
-            code = process.wait()
-        except BaseException:
-            _end(process, env)
-            raise
-        finally:
-            _kill_group(process.pid, signal.SIGKILL)
-    if code:
-        raise _failure(step, argv, code, tuple(tail))
 
 
 def _lines(process: subprocess.Popen[bytes], job: Job) -> Iterator[str]:
@@ -155,9 +158,9 @@ def _kill_group(group: int, number: int) -> None:
         os.killpg(group, number)
 
 
-def _failure(step: Step, argv: Sequence[str], code: int, tail: tuple[str, ...]) -> BuildError:
+def _failure(step: Step, code: int, tail: tuple[str, ...]) -> BuildError:
     how = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
-    cause = explain(argv, code, tail)
+    cause = explain(step.argv, code, tail)
     return BuildError(
         f"{step.name} failed ({how})" + (f": {cause.reason}" if cause.reason else ""),
         hint=cause.hint,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from dataclasses import replace
 
 from mini_core.types import InstanceStatus
@@ -20,13 +19,14 @@ class Usage:
         self._seen: dict[str, tuple[float, float]] = {}
         self._rates: dict[str, float] = {}
 
-    def add(self, status: InstanceStatus, processes: Sequence[proc.Process], at: float) -> InstanceStatus:
-        """The status with what its processes use, as far as the system tells."""
+    def add(self, status: InstanceStatus, snapshot: proc.Snapshot, root: int) -> InstanceStatus:
+        """The status with what its first process and those below it use, as far as the system tells."""
+        processes = snapshot.tree(root)
         return replace(
             status,
             memory=proc.memory(processes),
-            cpu=self._rate(status.id, proc.cpu_seconds(processes), at),
-            listening=proc.listening(processes),
+            cpu=self._rate(status.id, proc.cpu_seconds(processes), snapshot.at),
+            listening=proc.listening(snapshot, processes),
         )
 
     def forget(self, instance: str) -> None:

@@ -180,13 +180,13 @@ def test_python_app_is_installed_once_code_changes_at_once_and_the_unchanged_is_
 
     assert "install dependencies: unchanged" in job.text()
     assert "Successfully installed" not in job.text()
-    assert seconds < 1
+    assert seconds < 2
     assert first.ref != second.ref
 
     job = RecordingJob()
     started = time.monotonic()
     assert builder.build(request_for(PYTHON, changed), job) == second
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < 1
     assert job.lines == []
 
     for layer in layout.layers.iterdir():  # each build stands by itself
