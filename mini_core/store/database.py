@@ -118,6 +118,8 @@ def migrate(path: Path) -> None:
             )
         if version == SCHEMA:
             return
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
         if version:
             _copy(connection, path.with_name(f"{path.name}.before-{version + 1}-{int(time.time())}"))
         for number in range(version, SCHEMA):
@@ -127,8 +129,7 @@ def migrate(path: Path) -> None:
 def _connect(path: Path) -> sqlite3.Connection:
     try:
         connection = sqlite3.connect(path, isolation_level=None)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA user_version")
     except sqlite3.DatabaseError as error:
         raise Unavailable(f"{path} cannot be opened: {error}.", hint="Restore it from a backup.") from None
     path.chmod(0o600)

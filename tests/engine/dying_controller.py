@@ -9,6 +9,7 @@ POINT: a step ("built": right after it was written down), "started" (an instance
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ from mini_core.paths import find_paths
 from mini_core.settings import Settings
 from mini_core.store.deploys import Deploys
 
-DEAD = 9
+DEAD = -9
 
 
 def settings(port: int) -> Settings:
@@ -35,7 +36,7 @@ def dying_after(function: Callable[..., Any], when: Callable[..., bool]) -> Call
     def wrapped(*arguments: Any, **named: Any) -> Any:
         answer = function(*arguments, **named)
         if when(*arguments):
-            os._exit(DEAD)
+            os.kill(os.getpid(), signal.SIGKILL)
         return answer
 
     return wrapped
@@ -51,7 +52,7 @@ def main(home: str, port: str, archive: str, point: str) -> None:
     elif point in ("routed", "drained"):
         Deploys.advance = dying_after(Deploys.advance, lambda *given: given[2] == "drained")  # type: ignore[method-assign]
         if point == "routed":
-            Publisher.push = lambda *_, **__: os._exit(DEAD)  # type: ignore[method-assign]
+            Publisher.push = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
     else:
         Deploys.advance = dying_after(Deploys.advance, lambda *given: given[2] == point)  # type: ignore[method-assign]
     info = controller.deploy("blog", Path(archive), api.DeployOptions(), "ci", "")

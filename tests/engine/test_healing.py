@@ -1,0 +1,187 @@
+"""What should run, runs again: crashes, hangs, removal by hand, restarts of the controller and of the machine."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+
+import pytest
+
+from mini_core import api
+from mini_core.engine.supervise import CALM, delay
+from mini_core.errors import Conflict
+from mini_core.testing import until
+from tests.engine.conftest import Lab
+from tests.engine.fakes import Instance
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mini_core.reconcile.INTERVAL", 0.1)
+    monkeypatch.setattr("mini_core.reconcile.RECOVERING", 0.05)
+    monkeypatch.setattr("mini_core.reconcile.RETRY_PROBE", 0.05)
+    monkeypatch.setattr("mini_core.reconcile.PATHLESS_INTERVAL", 0.2)
+    monkeypatch.setattr("mini_core.engine.supervise.FIRST_DELAY", 0.05)
+
+
+def only(lab: Lab, app: str = "blog") -> Instance:
+    (item,) = lab.world.of(app)
+    return item
+
+
+def test_a_crashed_instance_is_started_again_under_its_own_name(lab: Lab):
+    lab.deploy(web=["serve", "hello"])
+    first = only(lab)
+    first.end(1)
+    until(lambda: lab.world.of("blog") and only(lab) is not first and lab.get() == (200, "hello"), what="the restart")
+    assert only(lab).spec.id == first.spec.id
+    until(lambda: lab.controller.ps("blog")[0].state == "running", what="health")
+    info = lab.controller.ps("blog")[0]
+    assert info.restarts == 1
+    assert re.fullmatch(r"crashed once since \d\d:\d\d, exit code 1", info.note)
+    assert [event.kind for event in lab.controller.events() if event.kind.startswith("instance.")] == [
+        "instance.crashed",
+        "instance.restarted",
+    ]
+
+
+def test_a_crash_loop_is_named_with_its_cause_and_the_next_try(lab: Lab, monkeypatch: pytest.MonkeyPatch):
+    lab.deploy(web=["serve", "hello"])
+    monkeypatch.setattr("tests.engine.fakes.Instance._behave", lambda self, *_: self.end(137, oom=True))
+    only(lab).end(137, oom=True)
+    until(lambda: lab.controller.ps("blog")[0].restarts >= 4, what="four crashes")
+    note = until(lambda: re.search(r"next try", lab.controller.ps("blog")[0].note), what="a note").string
+    assert re.fullmatch(r"crashed \d times since \d\d:\d\d, out of memory \(256 MB\), next try in \d+ s", note)
+    app = lab.controller.app("blog", "")
+    assert app.state == "crashed"
+    problems = lab.controller.status("").problems
+    assert any(line.startswith("blog: web.1 crashed") and "mini logs blog" in line for line in problems)
+
+
+def test_back_off_doubles_up_to_five_minutes(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("mini_core.engine.supervise.FIRST_DELAY", 1.0)
+    assert [delay(crashes) for crashes in (1, 2, 3, 9, 10, 99)] == [1, 2, 4, 256, 300, 300]
+    assert CALM == 600
+
+
+def test_what_was_removed_by_hand_comes_back(lab: Lab):
+    lab.deploy(web=["serve", "hello"], worker=["work"])
+    for name in list(lab.world.instances):
+        lab.world.instances.pop(name).remove()
+    until(lambda: lab.get() == (200, "hello"), what="the web process")
+    until(lambda: len(lab.world.running("blog")) == 2, what="the worker")
+
+
+def test_a_stranger_with_our_label_is_removed(lab: Lab):
+    lab.deploy(web=["serve", "hello"])
+    from dataclasses import replace
+
+    spec = replace(only(lab).spec, id="blog-v0-web-1-lost", command=("work",))
+    lab.world.instances[spec.id] = Instance(spec)
+    until(lambda: spec.id not in lab.world.instances, what="its end")
+    until(lambda: lab.events("instance.orphan"), what="an event")
+    assert lab.get() == (200, "hello")
+
+
+def test_an_instance_that_stops_answering_leaves_the_routes_and_is_restarted(lab: Lab):
+    lab.deploy(web=["serve", "hello"], health="/up")
+    lab.ended(lab.controller.scale("blog", api.Scale(quantities={"web": 2}), "me"))
+    sick = lab.world.of("blog")[0]
+    generation = lab.world.table.generation
+    sick.status = 500
+    lab.store.releases  # noqa: B018
+    until(lambda: lab.events("instance.unhealthy"), seconds=40, what="the diagnosis")
+    until(
+        lambda: any(
+            table.generation > generation and sick.spec.id not in [t.instance for t in table.routes[0].targets]
+            for table in lab.world.tables
+        ),
+        what="leaving the routes",
+    )
+    until(lambda: len(lab.world.table.routes[0].targets) == 2, what="coming back")
+    assert lab.world.instances[sick.spec.id] is not sick
+
+
+def test_the_last_instance_is_never_unrouted_only_restarted(lab: Lab):
+    lab.deploy(web=["serve", "hello"])
+    generation = lab.world.table.generation
+    first = only(lab)
+    first.end(1)
+    until(lambda: lab.world.of("blog") and only(lab) is not first, what="the restart")
+    until(lambda: lab.controller.ps("blog")[0].state == "running", what="health")
+    later = [table for table in lab.world.tables if table.generation > generation]
+    assert all(route.targets for table in later for route in table.routes)
+
+
+def test_a_new_controller_adopts_what_runs_and_restarts_what_does_not(lab: Lab):
+    lab.deploy(web=["serve", "hello"], worker=["work"])
+    before = dict(lab.world.instances)
+    lab.controller.close()
+    worker = next(item for item in before.values() if item.spec.process == "worker")
+    worker.end(1)
+    assert lab.get() == (200, "hello"), "apps go on without a controller"
+    lab.open()
+    until(lambda: len(lab.world.running("blog")) == 2, what="the worker")
+    web = next(item for item in before.values() if item.spec.process == "web")
+    assert lab.world.instances[web.spec.id] is web
+
+
+def test_after_down_and_up_everything_runs_again_and_nothing_counts_as_a_crash(lab: Lab):
+    lab.deploy(web=["serve", "hello"])
+    lab.controller.shutdown()
+    assert (lab.world.running("blog"), lab.world.router_runs) == ([], False)
+    lab.reopen()
+    until(lambda: lab.get() == (200, "hello"), what="the app")
+    until(lambda: lab.controller.app("blog", "").state == "running", what="health")
+    assert lab.controller.ps("blog")[0].restarts == 0
+
+
+def test_a_second_controller_on_the_same_folder_refuses(lab: Lab):
+    with pytest.raises(Conflict, match="Another controller"):
+        lab.open()
+    lab.reopen()
+
+
+def test_a_router_that_forgot_everything_gets_the_table_again(lab: Lab, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("mini_core.reconcile.ROUTER_INTERVAL", 0.05)
+    lab.deploy(web=["serve", "hello"])
+    lab.world.router_runs = False
+    until(lambda: lab.world.router_starts == 2, what="the router's restart")
+    assert lab.get() == (200, "hello")
+
+
+def test_a_router_that_has_seen_more_than_a_restored_store_is_caught_up_with(lab: Lab):
+    from dataclasses import replace
+
+    lab.deploy(web=["serve", "hello"])
+    lab.controller.close()
+    lab.world.table = replace(lab.world.table, generation=1000)
+    lab.open()
+    assert lab.world.table.generation > 1000
+    lab.deploy(web=["serve", "again"])
+    assert lab.get() == (200, "again")
+
+
+def test_an_idle_app_sleeps_and_the_next_request_wakes_it_once(make_lab: Callable[..., Lab]):
+    lab = make_lab(idle=0.3)
+    lab.deploy(web=["serve", "hello"], worker=["work"])
+    until(lambda: lab.get() == (503, "asleep"), what="sleep")
+    until(lambda: not lab.world.instances, what="no instances")
+    assert lab.controller.app("blog", "").state == "asleep"
+    lab.world.asked["blog"] = time.time() + 3600
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(5) as pool:
+        list(pool.map(lambda _: lab.controller.wake("blog"), range(5)))
+    assert lab.get() == (200, "hello")
+    assert lab.world.starts == {"web": 2, "worker": 2}
+    lab.at_rest()
+
+
+def test_a_clock_that_jumps_back_does_not_keep_a_crashed_instance_waiting(lab: Lab):
+    lab.deploy(web=["serve", "hello"])
+    first = only(lab)
+    lab.store.instances.change(first.spec.id, next_try=time.time() + 86_400.0, healthy=0, crashes=1)
+    first.end(1)
+    until(lambda: lab.world.of("blog") and only(lab) is not first, what="the restart")

@@ -1,0 +1,186 @@
+"""Stored lines outlive instances, stay bounded, are followed without polling, and reach sinks that may be slow."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from mini_core import api
+from mini_core.errors import UsageError
+from mini_core.logs import AppLog, Filter, LogBook, Sink
+from mini_core.redact import Redactor
+from mini_core.testing import until
+from mini_core.types import LogLine, Secret
+from tests.engine.conftest import Lab
+
+
+def line(text: str, at: float = 1.0, process: str = "web.1") -> LogLine:
+    return LogLine(at=at, app="blog", source="app", text=text, process=process, instance="i")
+
+
+def texts(lines: Sequence[LogLine]) -> list[str]:
+    return [item.text for item in lines]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[AppLog]:
+    log = AppLog(tmp_path / "blog", 64 * 1024)
+    yield log
+    log.close()
+
+
+def test_the_tail_is_filtered_by_process_time_and_pattern(log: AppLog):
+    log.append([line("one", 1.0), line("two", 2.0, "worker.1"), line("three", 3.0, "web.2"), line("four", 4.0)])
+    assert texts(log.tail(2, Filter().compiled())) == ["three", "four"]
+    assert texts(log.tail(9, Filter(process="web").compiled())) == ["one", "three", "four"]
+    assert texts(log.tail(9, Filter(process="web.2").compiled())) == ["three"]
+    assert texts(log.tail(9, Filter(since=2.5).compiled())) == ["three", "four"]
+    assert texts(log.tail(9, Filter(pattern="^t").compiled())) == ["two", "three"]
+    with pytest.raises(UsageError, match="--grep"):
+        Filter(pattern="(").compiled()
+
+
+def test_the_log_is_bounded_and_keeps_the_newest(log: AppLog, tmp_path: Path):
+    for number in range(3000):
+        log.append([line(f"line {number}")])
+    assert sum(path.stat().st_size for path in (tmp_path / "blog").iterdir()) <= 64 * 1024
+    kept = texts(log.tail(10_000, Filter().compiled()))
+    assert kept[-1] == "line 2999"
+    assert kept == [f"line {number}" for number in range(3000 - len(kept), 3000)]
+
+
+def test_half_a_line_left_by_a_crash_costs_that_line_only(log: AppLog, tmp_path: Path):
+    log.append([line("whole")])
+    log.close()
+    with (tmp_path / "blog" / "000001.jsonl").open("ab") as file:
+        file.write(b'{"at": 1.0, "te')
+    again = AppLog(tmp_path / "blog", 1 << 20)
+    again.append([line("after")])
+    assert texts(again.tail(9, Filter().compiled())) == ["whole", "after"]
+    again.close()
+
+
+def test_following_gives_each_line_once_across_segments_and_ends_with_the_log(log: AppLog, tmp_path: Path):
+    log.append([line("before 1"), line("before 2")])
+    seen: list[str] = []
+    follower = threading.Thread(
+        target=lambda: seen.extend(texts(list(log.follow(1, Filter().compiled(), lambda: False))))
+    )
+    follower.start()
+    until(lambda: follower.is_alive() and log._added._waiters, what="the follower to wait")  # type: ignore[attr-defined]
+    for number in range(400):
+        log.append([line(f"line {number}")])
+        if number % 50 == 0:
+            time.sleep(0.01)
+    until(lambda: not log.append([]) and len(list((tmp_path / "blog").iterdir())) > 1, what="a second segment")
+    time.sleep(0.1)
+    log.close()
+    follower.join(10)
+    assert seen == ["before 2", *(f"line {number}" for number in range(400))]
+
+
+class SlowSink:
+    name = "slow"
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.lines: list[str] = []
+
+    def write(self, lines: Sequence[LogLine]) -> None:
+        self.go.wait(10)
+        self.lines += texts(lines)
+
+    def close(self) -> None:
+        return
+
+
+def test_a_slow_sink_loses_lines_which_are_counted_and_nobody_waits(tmp_path: Path):
+    slow = SlowSink()
+    book = LogBook(tmp_path, 1 << 20)
+    book.sinks = (Sink(slow, size=100),)
+    began = time.monotonic()
+    book.append("blog", [line(str(number)) for number in range(1000)])
+    assert time.monotonic() - began < 2
+    assert book.sinks[0].dropped > 300
+    slow.go.set()
+    book.close()
+    assert len(slow.lines) + book.sinks[0].dropped == 1000
+
+
+def test_a_failing_sink_is_reported_and_asked_again(tmp_path: Path):
+    class Broken(SlowSink):
+        def write(self, lines: Sequence[LogLine]) -> None:
+            if not self.go.is_set():
+                raise OSError("no route to host")
+            self.lines += texts(lines)
+
+    broken = Broken()
+    book = LogBook(tmp_path, 1 << 20)
+    book.sinks = (Sink(broken),)
+    book.append("blog", [line("lost")])
+    until(lambda: book.sinks[0].problem == "OSError: no route to host", what="the report")
+    broken.go.set()
+    book.append("blog", [line("kept")])
+    until(lambda: broken.lines == ["kept"], what="the next line")
+    assert (book.sinks[0].problem, book.sinks[0].dropped) == ("", 1)
+    book.close()
+
+
+def test_a_very_long_line_is_cut(tmp_path: Path):
+    book = LogBook(tmp_path, 1 << 20)
+    book.append("blog", [line("x" * 1_000_000)])
+    assert len(book.of("blog").tail(1, Filter().compiled())[0].text) < 20_000
+    book.close()
+
+
+def test_lines_survive_deploys_and_a_controllers_restart_once_each(lab: Lab):
+    lab.deploy(web=["greet", "COLOUR"])
+    (first,) = lab.world.of("blog")
+    first.write("before the restart")
+    until(lambda: "before the restart" in texts(list(lab.controller.logs("blog"))), what="the line")
+    lab.controller.close()
+    first.write("while nobody looked")
+    lab.open()
+    until(lambda: "while nobody looked" in texts(list(lab.controller.logs("blog"))), what="the line")
+    first.write("afterwards")
+    lab.deploy(web=["serve", "other"])
+    lab.at_rest()
+    stored = texts(list(lab.controller.logs("blog", source="app")))
+    assert stored == ["COLOUR=nothing", "before the restart", "while nobody looked", "afterwards"]
+
+
+def test_the_routers_lines_are_part_of_the_apps_log(lab: Lab):
+    lab.deploy(web=["serve", "hello"])
+    path = lab.paths.run / "router" / "router.log"
+    with path.open("a") as file:
+        file.write(json.dumps({"at": time.time(), "app": "blog", "text": "GET / 502", "cause": "refused"}) + "\n")
+        file.write(json.dumps({"at": time.time(), "app": "nobody", "text": "GET / 404"}) + "\n")
+    until(lambda: texts(list(lab.controller.logs("blog", source="router"))) == ["GET / 502 (refused)"], what="the line")
+    path.rename(path.with_name("router.log.1"))
+    path.write_text(json.dumps({"at": time.time(), "app": "blog", "text": "GET /next 200"}) + "\n")
+    until(lambda: "GET /next 200" in texts(list(lab.controller.logs("blog", source="router"))), what="the next file")
+
+
+def test_events_reach_plugins_at_least_once_and_in_order(lab: Lab):
+    lab.deploy(web=["serve", "hello"])
+    until(lambda: "deploy.done" in [event.kind for event in lab.world.events], what="the event")
+    lab.controller.close()
+    lab.open()
+    lab.controller.create_app(api.NewApp(name="shop"), "me", "")
+    until(lambda: lab.world.events[-1].app == "shop", what="the next event")
+    ids = [event.id for event in lab.world.events]
+    assert ids == sorted(set(ids))
+
+
+def test_masking_takes_exact_values_of_six_characters_or_more_line_by_line():
+    redact = Redactor(
+        [Secret("short"), Secret("longer-secret"), Secret("longer-secret-2"), Secret("first\nsecond line")]
+    )
+    assert redact("short longer-secret-2, longer-secret.") == "short [REDACTED], [REDACTED]."
+    assert redact("xsecond linex") == "x[REDACTED]x"
+    assert redact.data({"a": ["longer-secret", 3], "b": None}) == {"a": ["[REDACTED]", 3], "b": None}
