@@ -329,7 +329,8 @@ def _folder(
     best = found.offers[0].strength if found.offers else 0
     if fixed or manifest.path != "." or settings.buildpack or found.failed or best > Strength.LOOSE:
         return manifest.path, found, ()
-    candidates = _candidates(source, buildpacks, settings)
+    foreign = not found.offers and any(source.has(name) for name in _OTHER_LANGUAGES)
+    candidates = [] if foreign else _candidates(source, buildpacks, settings)
     if found.offers or not candidates:
         return ".", found, tuple(_folder_line(path, item) for path, item in candidates)
     if len(candidates) > MAX_CANDIDATES:

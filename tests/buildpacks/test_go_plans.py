@@ -119,6 +119,11 @@ def test_a_module_in_the_repository_that_replaces_one_is_read_for_the_download()
         (["", "cmd/tool"], {}, {"web": "bin/shop"}),
         (["cmd/other", "cmd/web"], {}, {"web": "bin/web", "other": "bin/other"}),
         (["cmd/worker", "cmd/server"], {}, {"web": "bin/server", "worker": "bin/worker"}),
+        (
+            ["greeter_client", "greeter_server"],
+            {},
+            {"web": "bin/greeter_server", "greeter-client": "bin/greeter_client"},
+        ),
         (["cmd/first", "cmd/second"], {}, {"web": "bin/first", "second": "bin/second"}),
         (["cmd/first", "cmd/second"], {"GO_BIN": "cmd/second"}, {"web": "bin/second"}),
         (["cmd/first", "cmd/second"], {"GO_BIN": "second"}, {"web": "bin/second"}),

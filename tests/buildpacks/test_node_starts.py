@@ -99,6 +99,11 @@ def angular(**options: object) -> dict[str, str]:
             {"react-router.config.ts": "export default { ssr: false }"}, ["@react-router/dev"],
             {"build": "react-router build"}, "react-router", "static build/client fallback index.html",
         ),
+        (
+            {"react-router.config.ts": "ssr: false"}, ["@react-router/dev", "@react-router/serve"],
+            {"build": "react-router build", "start": "react-router-serve ./build/server/index.js"}, "react-router",
+            "static build/client fallback index.html",
+        ),
         ({"svelte.config.js": "import a from '@sveltejs/adapter-static'; adapter: a({ pages: 'out', fallback: '200.html' })"},
          ["@sveltejs/kit"], {"build": "vite build"}, "sveltekit", "static out fallback 200.html"),
         ({}, ["nuxt"], {"build": "nuxt generate"}, "nuxt", "static .output/public fallback 200.html"),
@@ -216,6 +221,12 @@ def test_turborepo_builds_the_app_and_what_it_needs() -> None:
     assert step(without, "build").argv == ("npm", "run", "build", "--workspace", "apps/web")
 
 
+def test_a_root_with_a_file_of_its_own_to_run_is_the_app() -> None:
+    files = workspace("packages/a", module="index.ts")
+    files.pop("package-lock.json")
+    assert started(plan_of({**files, "bun.lock": "{}", "index.ts": ""})) == "bun index.ts"
+
+
 def test_an_app_can_be_asked_for() -> None:
     files = workspace("apps/web:next", "apps/docs:next")
     assert started(plan_of(files, {"APP": "apps/docs"})) == "npm run start --workspace apps/docs"
@@ -264,6 +275,16 @@ def test_the_strength_of_an_offer(files: dict[str, str], strength: Strength) -> 
     offer = NodeBuildpack().detect(source, BuildSettings())
     assert offer
     assert offer.strength == strength
+
+
+def test_the_assets_of_an_app_in_another_language_are_no_site() -> None:
+    files = {
+        "composer.json": b"{}",
+        "package.json": package(devDependencies={"vite": "5"}).encode(),
+        "vite.config.js": b"1",
+    }
+    assert NodeBuildpack().detect(MemorySource(files), BuildSettings()) is None
+    assert NodeBuildpack().detect(MemorySource(files), BuildSettings(buildpack="node")) is not None
 
 
 def test_scripts_of_a_page_are_no_app() -> None:

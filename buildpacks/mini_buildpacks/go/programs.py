@@ -86,7 +86,8 @@ def _ranked(mains: Iterable[str], modules: tuple[Module, ...]) -> list[str]:
 
     def rank(folder: str) -> tuple[int, bool, str]:
         name = posixpath.basename(folder)
-        known = FAVOURITES.index(name) if name in FAVOURITES else len(FAVOURITES)
+        words = [FAVOURITES.index(word) for word in re.split(r"[-_]", name) if word in FAVOURITES]
+        known = FAVOURITES.index(name) if name in FAVOURITES else len(FAVOURITES) + min(words, default=len(FAVOURITES))
         return known, not any(posixpath.basename(module.path) == name for module in modules), folder
 
     return sorted(mains, key=rank)

@@ -27,6 +27,7 @@ _LOOSE_EXTENSIONS = (".js", ".mjs", ".cjs", ".ts")
 _FOR_NODE = re.compile(
     r"\brequire\s*\(|\bfrom\s+['\"](?:node:|https?['\"]|fs['\"]|express['\"])|\bprocess\.|\bcreateServer\b|\.listen\s*\("
 )
+_OTHER_LANGUAGES = ("Gemfile", "composer.json", "mix.exs", "pom.xml", "build.gradle", "build.gradle.kts", "project.clj")
 _FOR_ALL = re.compile(r"\b(?:turbo|lerna|nx)\b|(?:pnpm|yarn|npm)\s.*(?:\s-r\b|--recursive|workspaces\b|foreach)")
 
 
@@ -41,6 +42,8 @@ class NodeBuildpack:
         package = read_package(source)
         if package is None:
             return _loose(source, settings)
+        if settings.buildpack != self.name and _only_assets(source, package):
+            return None
         return self._offer(source, read_workspace(source, package), settings)
 
     def detect_member(self, source: Source, path: str, settings: BuildSettings) -> Offer | None:
@@ -96,10 +99,16 @@ def _choose(source: Source, workspace: Workspace, manager: Manager, node_major: 
     return replace(startable[0], others=tuple(item.app.folder for item in startable[1:]))
 
 
+def _only_assets(source: Source, package: Package) -> bool:
+    """Whether the package belongs to an app in a language that is not known here (Laravel's or Rails' scripts and
+    styles): to serve it as a site would be wrong."""
+    return any(source.has(file) for file in _OTHER_LANGUAGES) and "start" not in package.scripts
+
+
 def _starts_all(root: Package) -> bool:
     """Whether the root starts its members all at once, which can't share one port, or by a stray file only."""
     line = root.scripts.get("start", "")
-    return bool(_FOR_ALL.search(line)) if line else not root.string("main")
+    return bool(_FOR_ALL.search(line)) if line else not (root.string("main") or root.string("module"))
 
 
 def _plan(source: Source, workspace: Workspace, manager: Manager, version: NodeVersion, chosen: Chosen) -> Plan:

@@ -133,8 +133,15 @@ def _react_router(app: App) -> Outcome | None:
     entry = f"{folder}/server/index.js" if config or not remix else "build/index.js"
     brought = app.dep("@remix-run/serve", "@react-router/serve")
     start = _exec(app, shell(app, f"exec {server} ./{entry}"))
-    tools = () if brought else ("@remix-run/serve" if remix else "@react-router/serve",)
+    scope = "@remix-run" if remix else "@react-router"
+    tools = () if brought else (_same_version(app, f"{scope}/serve", f"{scope}/dev"),)
     return Outcome(framework=name, title=title, start=start, build=build, tools=tools)
+
+
+def _same_version(app: App, wanted: str, beside: str) -> str:
+    """A package to install in the version that another one of its family is asked for."""
+    spec = app.package.dependencies.get(beside, "")
+    return f"{wanted}@{spec}" if re.fullmatch(r"[\^~]?\d[\w.-]*", spec) else wanted
 
 
 def _sveltekit(app: App) -> Outcome | None:

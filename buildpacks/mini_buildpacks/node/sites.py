@@ -142,6 +142,7 @@ SITES: tuple[Callable[[App], Outcome | None], ...] = (
     _simple("@slidev/cli", "Slidev", "dist", "slidev", "build", fallback="index.html"),
     _simple("umi", "Umi", "dist", "umi", "build", fallback="index.html"),
     _simple("@umijs/max", "Umi", "dist", "max", "build", fallback="index.html"),
+    _simple("polymer-cli", "Polymer", "build/default", "polymer", "build", fallback="index.html"),
     _simple("snowpack", "Snowpack", "build", "snowpack", "build", fallback="index.html"),
     _vite,
     _parcel,

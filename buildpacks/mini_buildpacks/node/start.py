@@ -12,6 +12,14 @@ from mini_buildpacks.node.package import table
 from mini_buildpacks.node.scripts import is_dev_server, is_watcher, runs
 from mini_core.types import StaticSite, value
 
+_OWN_SERVERS = {
+    "next": ("next", "start"),
+    "nuxt": ("nuxt", "start"),
+    "nest": ("nest", "start"),
+    "react-router": ("react-router-serve",),
+    "remix": ("remix-serve",),
+}
+"""Frameworks' own servers, which can't serve what was built as a site."""
 _PRODUCTION = ("start:prod", "start:production", "start-prod", "start:server", "serve:prod", "production", "prod")
 _STEMS = ("server", "index", "app", "main", "src/server", "src/index", "src/app", "src/main", "bin/www", "www")
 _TYPESCRIPT = (".ts", ".mts", ".cts", ".tsx")
@@ -65,17 +73,10 @@ def _with(start: Start, warning: str) -> Start:
 
 def _worse(line: str, app: App, outcome: Outcome | None) -> bool:
     """Whether the framework knows a better start than this script, which says the same in other words."""
-    if outcome is None:
+    words = _OWN_SERVERS.get(outcome.framework) if outcome else None
+    if outcome is None or words is None or (outcome.static is None and not outcome.own_start):
         return False
-    scripts = app.package.scripts
-    says = {
-        "next": ("next", "start"),
-        "nuxt": ("nuxt", "start"),
-        "nest": ("nest", "start"),
-        "sapper": ("sapper", "start"),
-    }
-    words = says.get(outcome.framework)
-    return bool(words and (outcome.static or outcome.own_start) and runs(line, *words, scripts=scripts))
+    return runs(line, *words, scripts=app.package.scripts)
 
 
 def _production(app: App) -> Start:
