@@ -201,6 +201,7 @@ def test_poetry_without_a_lock_leaves_it_to_pip_where_pip_understands_what_is_as
 def test_pdm_checks_its_lock() -> None:
     plan = plan_of({"pyproject.toml": f"{PROJECT}[tool.pdm]\ndistribution = false", "pdm.lock": "", **APP})
     assert step(plan, "install").argv == (".mini/python/bin/pdm", "install", "--prod", "--check", "--no-self")
+    assert step(plan, "tools").argv[-1].endswith("pip install 'pdm[locked]'")
 
 
 def test_pipenv_checks_its_lock_and_installs_from_it() -> None:

@@ -285,6 +285,8 @@ def _tool(source: Source, project: Project, python: str) -> tuple[str, ...]:
     wanted = _pinned_tool(source, project, name)
     if name == "poetry":
         return wanted or _poetry_of_lock(source, project, python), "poetry-plugin-export"
+    if name == "pdm":  # with the dependencies that its authors tested: newer ones of some have broken it
+        return (f"pdm[locked]{wanted.removeprefix(name)}",)
     return (wanted or name,)
 
 
