@@ -237,19 +237,18 @@ def _pnpm_of_lock(source: Source, package: Package, lock: str, node_major: int) 
 
 
 def _yarn(source: Source, pin: str, lock: str) -> Manager:
-    """yarn 1 or a later one, by the lock's format, else by what is asked for."""
+    """yarn 1 or a later one: the lock's format counts, then what is asked for, then what else is there."""
     rc = source.text(".yarnrc.yml") or ""
     vendored = _vendored(source, rc)
     text = (source.text(lock) if lock else "") or ""
     metadata = re.search(r"(?m)^__metadata:\s*\n\s+version:\s*(\d+)", text)
     classic_pin = _within("1.22.22", pin) or bool(re.match(r"[v~^=]*[01](?:\.|$)", pin))
-    if not metadata and "yarn lockfile v1" in text:
-        berry = bool(pin) and not classic_pin
+    if metadata or pin:
+        berry = bool(metadata) or not classic_pin
     else:
-        berry = bool(metadata) or bool(vendored and "yarn-1." not in vendored) or (bool(pin) and not classic_pin)
-        berry = berry or (not pin and bool(rc))
+        berry = "yarn lockfile v1" not in text and bool(rc) and "yarn-1." not in vendored
     if vendored:
-        return Manager(name="yarn", spec=_LAUNCHER, berry=berry, pnp=berry and _pnp(rc, pin), vendored=vendored)
+        return Manager(name="yarn", spec=_LAUNCHER, berry=berry, pnp=berry and _pnp(rc), vendored=vendored)
     if not berry:
         return Manager(name="yarn", spec=f"yarn@{pin or '1.22.22'}")
     warnings: tuple[str, ...] = ()
@@ -257,7 +256,7 @@ def _yarn(source: Source, pin: str, lock: str) -> Manager:
         warnings = (f'yarn.lock is in the format of Yarn 2 and later, while version "{pin}" is asked for',)
         pin = ""
     wanted = pin or (_YARN_OF_LOCK.get(int(metadata[1]), "4.x") if metadata else "4.x")
-    return Manager(name="yarn", spec=_berry_spec(wanted), berry=True, pnp=_pnp(rc, wanted), warnings=warnings)
+    return Manager(name="yarn", spec=_berry_spec(wanted), berry=True, pnp=_pnp(rc), warnings=warnings)
 
 
 def _berry_spec(wanted: str) -> str:
@@ -265,7 +264,7 @@ def _berry_spec(wanted: str) -> str:
     return f"yarn@{wanted}" if wanted == "2.4.3" else f"@yarnpkg/cli-dist@{wanted}"
 
 
-def _pnp(rc: str, wanted: str) -> bool:  # noqa: ARG001
+def _pnp(rc: str) -> bool:
     """Plug'n'Play is what Yarn 2 and later do unless `nodeLinker` says otherwise."""
     linker = re.search(r"(?m)^nodeLinker:\s*['\"]?([\w-]+)", rc)
     return not linker or linker[1] == "pnp"
