@@ -8,6 +8,8 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +19,14 @@ REPOSITORY = Path(__file__).parents[2]
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
+
+
+def until(condition: Callable[[], bool], limit: float = 60.0) -> None:
+    """Waits for something that nothing can be waited on for."""
+    deadline = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.2)
 
 
 def until_it_listens(port: int, process: subprocess.Popen[bytes]) -> None:

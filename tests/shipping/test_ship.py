@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import sqlite3
 import subprocess
+import threading
 import urllib.request
 
-from shipping_kit import REPOSITORY, Server, WheelMaker
+from shipping_kit import REPOSITORY, Server, WheelMaker, until
 
 NEWER, BROKEN, SILENT = "90.1.0", "90.2.0", "90.3.0"
 
@@ -28,10 +30,60 @@ def kept(server: Server) -> tuple[list[str], list[str]]:
     return sorted(key["name"] for key in keys), [app["name"] for app in apps]
 
 
-def test_a_newer_version_is_shipped_and_the_database_stays(installed: Server, wheel: WheelMaker) -> None:
-    before = kept(installed)
-    done = ship(installed, str(wheel(NEWER)))
-    assert done.returncode == 0, done.stdout + done.stderr
+class Visitors:
+    """Ask for an app without a pause, as long as the block lasts; failed: what they got instead of its page."""
+
+    def __init__(self, server: Server, host: str) -> None:
+        self._server, self._host = server, host
+        self._left = threading.Event()
+        self._threads = [threading.Thread(target=self._visit) for _ in range(3)]
+        self.answered = 0
+        self.failed: list[str] = []
+
+    def __enter__(self) -> Visitors:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._left.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _visit(self) -> None:
+        while not self._left.wait(0.005):
+            connection = http.client.HTTPConnection("127.0.0.1", self._server.web, timeout=20)
+            try:
+                connection.request("GET", "/", headers={"Host": self._host})
+                answer = connection.getresponse()
+                if (answer.status, answer.read()) != (200, b"hello"):
+                    self.failed.append(f"status {answer.status}")
+                self.answered += 1
+            except (OSError, http.client.HTTPException) as error:
+                self.failed.append(repr(error))
+            finally:
+                connection.close()
+
+
+def serving_workers(server: Server) -> set[int]:
+    found = json.loads(server.ssh("mini status --json"))["router_status"]["workers"]
+    return {worker["pid"] for worker in found if worker["state"] == "serving"}
+
+
+def test_a_newer_version_is_shipped_the_database_stays_and_no_visitor_notices(
+    installed: Server, wheel: WheelMaker
+) -> None:
+    page = installed.folder / "page"
+    page.mkdir()
+    (page / "index.html").write_text("hello")
+    installed.ssh(f"mini deploy {page} hello")
+    before, workers = kept(installed), serving_workers(installed)
+    with Visitors(installed, "hello.localhost") as visitors:
+        done = ship(installed, str(wheel(NEWER)))
+        assert done.returncode == 0, done.stdout + done.stderr
+        until(lambda: not workers & serving_workers(installed))  # the router runs the new code, too
+    assert visitors.failed == []
+    assert visitors.answered > 50
     assert f"ship: mini {NEWER} runs on {installed.login}" in done.stdout
     assert serving(installed) == NEWER
     assert kept(installed) == before
