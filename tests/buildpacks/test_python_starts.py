@@ -250,6 +250,16 @@ def test_a_procfile_decides_and_what_its_commands_need_is_installed() -> None:
     with_server = plan_of({**files, "Procfile": "web: gunicorn app:app"})
     assert installs(with_server) == ["install gunicorn"]
     assert installs(plan_of({**files, "requirements.txt": "uwsgi", "Procfile": "web: uwsgi --ini x.ini"})) == []
+    asgi = "web: gunicorn app:app -k uvicorn.workers.UvicornWorker"
+    assert installs(plan_of({**files, "Procfile": asgi})) == ["install gunicorn uvicorn[standard]"]
+    assert installs(plan_of({**files, "Procfile": "web: hypercorn app:app"})) == ["install hypercorn"]
+    assert installs(plan_of({**files, "Procfile": "web: cat gunicorn.conf"})) == []
+
+
+def test_a_worker_in_mini_toml_does_not_take_the_server_from_the_web_process() -> None:
+    files = {"requirements.txt": "flask", "app.py": FLASK, "mini.toml": "[processes]\nworker = 'python work.py'"}
+    assert installs(plan_of(files)) == ["install gunicorn"]
+    assert installs(plan_of({**files, "mini.toml": "[processes]\nweb = 'python app.py'"})) == []
 
 
 def test_a_procfile_and_a_script_without_any_manifest_are_an_app() -> None:

@@ -14,7 +14,7 @@ from mini_buildpacks.python.envreads import SECRETS, reads
 from mini_buildpacks.python.managers import Install, install
 from mini_buildpacks.python.project import LOCKS, Project, read_project
 from mini_buildpacks.python.pyversion import python_toolchain
-from mini_buildpacks.python.start import Start, choose_server, mentions, start
+from mini_buildpacks.python.start import Start, choose_server, mentions, missing_servers, start
 from mini_buildpacks.python.system import system_packages
 from mini_core.errors import MiniError
 from mini_core.interfaces import Source
@@ -68,14 +68,11 @@ def _strength_of_files(source: Source) -> Strength:
 
 @dataclass(frozen=True)
 class Commands:
-    """Processes that files in the repository give, which count instead of what is detected."""
+    """Processes that files in the repository give, as shell lines too. replaces: what is detected is not started."""
 
     processes: tuple[ProcessType, ...] = ()
     lines: tuple[str, ...] = ()
-
-    @property
-    def replaces(self) -> bool:
-        return any(item.name != "release" for item in self.processes)
+    replaces: bool = False
 
 
 def _detect(source: Source, settings: BuildSettings) -> Offer | None:
@@ -117,19 +114,22 @@ def _inner_projects(source: Source) -> tuple[str, ...]:
 
 
 def _commands(source: Source) -> Commands:
-    processes = parse_procfile(source.text("Procfile") or "")
-    given = parse_mini_toml(source.text("mini.toml") or "").processes
+    processes = list(parse_procfile(source.text("Procfile") or ""))
     if not any(item.name != "release" for item in processes):
         entrypoint = elsewhere.app_engine(source, "python")
         if entrypoint is not None:
-            web = ProcessType(name="web", command=("sh", "-c", f"exec {entrypoint.line}"), source=entrypoint.file)
-            processes = (web, *processes)
-    lines = [item.command[-1] for item in processes] + list(given.values())
-    merged = {item.name: item for item in processes}
-    merged |= {
-        name: ProcessType(name=name, command=("sh", "-c", line), source="mini.toml") for name, line in given.items()
-    }
-    return Commands(tuple(merged.values()), tuple(lines))
+            command = ("sh", "-c", f"exec {entrypoint.line}")
+            processes.append(ProcessType(name="web", command=command, source=entrypoint.file))
+    replaces = any(item.name != "release" for item in processes)
+    given = parse_mini_toml(source.text("mini.toml") or "").processes
+    processes += [
+        ProcessType(name=name, command=("sh", "-c", line), source="mini.toml") for name, line in given.items()
+    ]
+    return Commands(
+        processes=tuple({item.name: item for item in processes}.values()),
+        lines=tuple(item.command[-1] for item in processes),
+        replaces=replaces or "web" in given,
+    )
 
 
 def _from_elsewhere(source: Source) -> Start | None:
@@ -218,20 +218,10 @@ def _django_warnings(project: Project, django: Django) -> Iterator[str]:
 
 def _extra(project: Project, commands: Commands, found: Start | None) -> tuple[str, ...]:
     """What to install besides: for what is started, which the repository's own commands decide where it has any."""
-    if not commands.replaces:
-        return found.extra if found is not None else ()
-    if any(item.name == "web" and item.source in ("Procfile", "mini.toml", "app.yaml") for item in commands.processes):
-        needed = []
-        if mentions(iter(commands.lines), "gunicorn"):
-            needed += (
-                list(choose_server(project, "wsgi", "x:y", factory=False, folder="").extra)
-                if (project.has("gunicorn") or not project.has("uwsgi", "waitress", "granian"))
-                else ["gunicorn"]
-            )
-        if mentions(iter(commands.lines), "uvicorn"):
-            needed += list(choose_server(project, "asgi", "x:y", factory=False, folder="").extra)
-        return tuple(dict.fromkeys(needed))
-    return ()
+    needed = missing_servers(project, commands.lines)
+    if commands.replaces or found is None:
+        return needed
+    return tuple(dict.fromkeys((*found.extra, *needed)))
 
 
 _DISTRIBUTIONS = {"fasthtml": "python-fasthtml", "socket.io": "python-socketio"}
@@ -258,7 +248,7 @@ def _keeps_tool(source: Source, project: Project, commands: Commands, found: Sta
         return False
     texts = [*commands.lines, source.text("app.json") or ""]
     texts += [source.text(item.file) or "" for item in (found.evidence if found else ()) if item.file.endswith(".py")]
-    return mentions(iter(texts), project.manager)
+    return mentions(texts, project.manager)
 
 
 def _tool_env(manager: str) -> tuple[EnvEntry, ...]:

@@ -6,7 +6,7 @@ A server that the project brings is used; one is added only where an application
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mini_buildpacks.python.code import SCRIPT_STEMS, App, Code, Interface
@@ -422,6 +422,19 @@ def literal_port(code: Code, path: str) -> int | None:
     return number if 0 < number < 65536 else None
 
 
-def mentions(texts: Iterator[str], tool: str) -> bool:
+def missing_servers(project: Project, lines: Sequence[str]) -> tuple[str, ...]:
+    """Requirements for the servers that commands use and the project does not list."""
+    needed: list[str] = []
+    if mentions(lines, "gunicorn"):
+        needed += _gunicorn_extra(project)
+    if any(re.search(r"\buvicorn\b", line) for line in lines) and not _has_uvicorn(project):
+        needed.append("uvicorn[standard]")
+    for command, name in (("hypercorn", "hypercorn"), ("daphne", "daphne"), ("waitress-serve", "waitress")):
+        if mentions(lines, command) and not project.has(name):
+            needed.append(name)
+    return tuple(needed)
+
+
+def mentions(texts: Sequence[str], tool: str) -> bool:
     """Whether a command uses a tool, so that the running app must have it."""
     return any(re.search(rf"(?:^|[\s;&|\"'/\[(]){tool}(?:[\s\"'\])]|$)", text) for text in texts)
