@@ -1,10 +1,10 @@
 """`router.log` in the router's state folder: JSON lines, one a request, and remarks of the router's own.
 
-Every line has `at` (seconds since the epoch), `app` ("" where none was found) and `text` (what a person reads). Lines
-about requests also have `method`, `path` (without the query, which may hold secrets), `status` (499: the client went
-away), `ms`, `bytes` (of the body), `instance`, `id` (the request id that error pages show), `client` and, where
-something went wrong, `cause`. Several workers append to the file, whole lines at a time; the master renames it to
-`router.log.1` when it has grown too large, and the workers notice.
+Every line has `at` (seconds since the epoch), `app` ("" where none was found) and `text` (what a person reads, less
+the cause). Lines about requests also have `method`, `path` (without the query, which may hold secrets), `status`
+(499: the client went away), `ms`, `bytes` (of the body), `instance`, `id` (the request id that error pages show),
+`client` and, where something went wrong, `cause`. Several workers append to the file, whole lines at a time; the
+master renames it to `router.log.1` when it has grown too large, and the workers notice.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class AccessLog:
         if instance:
             text += f" {instance}"
         if cause:
-            text += f" ({cause}) id={identity}"
+            text += f" id={identity}"
         line = Line(
             at=round(time.time(), 3),
             app=app,

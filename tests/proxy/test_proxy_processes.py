@@ -106,7 +106,7 @@ def test_a_master_that_is_killed_is_replaced_by_its_workers_and_nothing_is_lost(
 
 
 def test_the_whole_router_may_die_and_comes_back_with_its_routes(fresh: Any, app: Any, kill: Any, until: Any) -> None:
-    running = fresh()
+    running = fresh(workers=1)
     running.serve(app())
     about = running.router.status()
     os.kill(about["pid"], signal.SIGSTOP)  # or it would start workers again
@@ -121,10 +121,9 @@ def test_new_code_is_put_in_force_without_a_request_lost(fresh: Any, app: Any, l
     running = fresh()
     running.serve(app())
     before, master = set(running.workers()), running.router.status()["pid"]
-    with load(running.port, pause=0.003) as clients:
-        for _ in range(2):
-            clients.wait_for(50)
-            running.router.reload()
+    with load(running.port, pause=0.005) as clients:
+        clients.wait_for(50)
+        running.router.reload()
         clients.wait_for(50)
     assert not clients.failures
     assert running.router.status()["pid"] == master, "the process stays, for systemd"
@@ -169,7 +168,7 @@ def test_an_idle_connection_is_served_once_more_by_a_worker_that_retires(fresh: 
 
 
 def test_a_second_controller_adopts_the_router_with_its_state(fresh: Any, app: Any) -> None:
-    running, one = fresh(), app()
+    running, one = fresh(workers=1), app()
     running.serve(one)
     pid, workers = running.router.status()["pid"], running.workers()
     running.router.close()
@@ -324,7 +323,7 @@ def test_requests_in_flight_are_served_when_the_router_stops(fresh: Any, app: An
         time.sleep(0.5)
         return bytes(respond("served"))
 
-    running, one = fresh(), app("slow", slow)
+    running, one = fresh(workers=1), app("slow", slow)
     running.serve(one)
     answers: list[Any] = []
     thread = threading.Thread(target=lambda: answers.append(running.ask()))
