@@ -101,6 +101,13 @@ class Pipeline:
             return None
         version = self.request.version or self.app.release
         stored = self.store.releases.get(self.app.id, version)
+        if stored.release.image.kind not in self.parts.runtime.accepts:
+            raise Conflict(
+                f"v{version} was built for the {stored.release.runtime} runtime; this platform runs on "
+                f"{self.parts.runtime.name}.",
+                hint="Deploy its source again: mini deploy",
+                code="other-runtime",
+            )
         if not releases.image_is_there(self.parts, stored):
             raise Conflict(
                 f"The image of v{version} is gone.", hint="Deploy its source again: mini deploy", code="image-gone"
@@ -180,10 +187,17 @@ class Pipeline:
     # --- → released
 
     def release(self, draft: Draft) -> StoredRelease:
+        self._mask(draft)
         with self.job.reaching("released") as columns, self.store.transaction():
             stored = releases.add_release(self.parts, self.app, draft, self.deploy.actor)
             columns["release"] = stored.release.version
             return stored
+
+    def _mask(self, draft: Draft) -> None:
+        """What was generated, or came from plugins, is secret from here on."""
+        new = (*draft.env.values(), *draft.addons.values())
+        self.parts.pending[self.app.id] = (*self.parts.pending.get(self.app.id, ()), *new)
+        self.job.redact = self.parts.redactor(self.app)
 
     def current(self) -> StoredRelease:
         assert self.app.release is not None

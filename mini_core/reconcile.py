@@ -40,6 +40,9 @@ WORKERS = 16
 RETRY_PROBE = 2.0
 """Seconds after a probe that failed."""
 
+ONE_SHOT_PATIENCE = 120.0
+"""Seconds for a command to be made before its absence means that it has ended."""
+
 PATHLESS_INTERVAL = 30.0
 """Seconds between probes of an app without a health path: "/" may be expensive."""
 
@@ -162,9 +165,20 @@ class Reconciler:
             self._act_on_running(app, item)
 
     def _act_on_one_shot(self, item: Instance, status: InstanceStatus | None) -> None:
-        over = status is None or status.state in ("exited", "gone")
+        if status is None:
+            over = time.time() - item.created_at > ONE_SHOT_PATIENCE
+        else:
+            over = status.state in ("exited", "gone")
         if item.id not in self.sessions and (over or item.kind == "release"):
-            self._do(item.id, lambda: self._retire(item))
+            self._do(item.id, lambda: self._end_one_shot(item, status))
+
+    def _end_one_shot(self, item: Instance, status: InstanceStatus | None) -> None:
+        if item.kind == "cron":
+            code = status.exit_code if status else None
+            app = self._store.apps.by_id(item.app)
+            data = {"entry": item.process, "instance": item.id, "exit_code": code}
+            self._store.events.add("cron.done" if code == 0 else "cron.failed", "platform", app.name, data)
+        self._retire(item)
 
     def _act_on_ended(self, app: App, item: Instance, status: InstanceStatus | None) -> None:
         if item.next_try is None:

@@ -130,6 +130,7 @@ class Collectors:
         with self._lock:
             if item.id not in self._collectors:
                 app = self._parts.store.apps.by_id(item.app)
+                self._redactors.forget(app.id)  # its release may have brought new secrets
                 self._collectors[item.id] = Collector(self._parts, self._redactors, app, item)
 
     def finish(self, item: Instance) -> None:

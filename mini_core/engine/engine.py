@@ -12,6 +12,7 @@ from typing import Any
 from mini_core import api
 from mini_core.engine import describe
 from mini_core.engine.collect import Collectors, RouterLog
+from mini_core.engine.cron import Cron
 from mini_core.engine.housekeeping import Housekeeper
 from mini_core.engine.journal import Journal
 from mini_core.engine.parts import Parts
@@ -43,13 +44,14 @@ class Engine:
         self.collectors = Collectors(parts)
         self.queue = DeployQueue(parts, self.publisher, self.journal, self.nudge)
         self.sleeper = Sleeper(parts, self.publisher, self.nudge)
+        self.cron = Cron(parts, self.nudge)
         self.housekeeper = Housekeeper(parts, self.publisher, self.queue)
         self.worker = Worker(parts, self.housekeeper.kinds())
         self.reconciler = Reconciler(
             parts,
             self.publisher,
             self.collectors,
-            also=(self.queue.expire, self.sleeper.check, self.housekeeper.clean),
+            also=(self.queue.expire, self.sleeper.check, self.cron.check, self.housekeeper.clean),
             waking=lambda: self.sleeper.waking,
         )
         self._platforms: list[PluginPlatform] = []

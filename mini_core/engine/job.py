@@ -10,11 +10,14 @@ from typing import Any
 
 from mini_core.engine.journal import Journal
 from mini_core.errors import Cancelled, MiniError
-from mini_core.logs import LogBook
+from mini_core.logs import LONGEST_LINE, LogBook
 from mini_core.redact import Redactor
 from mini_core.store import Store
 from mini_core.store.records import App, Deploy
 from mini_core.types import LogLine
+
+MOST_LINES = 20_000
+"""Lines of tools' output kept with a deploy; the app's log has the last ones in any case."""
 
 
 class DeployJob:
@@ -26,6 +29,7 @@ class DeployJob:
         self.cancelled = threading.Event()
         self.redact = Redactor()
         self.step = deploy.step
+        self._lines = 0
         self._store = store
         self._journal = journal
         self._book = book
@@ -35,8 +39,14 @@ class DeployJob:
 
     def emit(self, line: str, *, kind: str = "output") -> None:
         for part in line.splitlines() or [""]:
-            text = self.redact(part.rstrip())
-            self._journal.add(self.deploy.id, kind, text)
+            text = self.redact(part.rstrip())[:LONGEST_LINE]
+            self._lines += kind == "output"
+            if kind != "output" or self._lines < MOST_LINES:
+                self._journal.add(self.deploy.id, kind, text)
+            elif self._lines == MOST_LINES:
+                self._journal.add(
+                    self.deploy.id, "warning", f"More than {MOST_LINES} lines: see mini logs for the rest"
+                )
             if kind != "progress":
                 process = f"deploy.{self.deploy.id}"
                 line_ = LogLine(at=time.time(), app=self._app.name, source="build", text=text, process=process)
