@@ -15,6 +15,7 @@ from mini_core.interfaces import Builder, CheckRun, Runtime
 
 if TYPE_CHECKING:
     from mini_docker.engine import Engine
+    from mini_docker.network import Network
 
 
 class DockerPlugin:
@@ -23,6 +24,7 @@ class DockerPlugin:
     def __init__(self) -> None:
         self._made: Engine | None = None
         self._images: Mapping[str, str] = {}
+        self._network: Network | None = None
 
     @property
     def _engine(self) -> Engine:
@@ -43,13 +45,15 @@ class DockerPlugin:
     def mini_run(self, context: Context) -> Iterable[Runtime]:
         from mini_docker.runtime import DockerRuntime
 
-        return [DockerRuntime(self._engine, context.platform, _settings(context))]
+        runtime = DockerRuntime(self._engine, context.platform, _settings(context))
+        self._network = runtime.network
+        return [runtime]
 
     @hookimpl
     def mini_doctor(self) -> Iterable[CheckRun]:
         from mini_docker.checks import Checks
 
-        return [Checks(self._engine, self._images)]
+        return [Checks(self._engine, self._images, self._network)]
 
 
 def _settings(context: Context) -> Mapping[str, Any]:

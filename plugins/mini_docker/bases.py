@@ -39,12 +39,13 @@ class Bases:
         main = plan.toolchains[0].name if plan.toolchains else ""
         used = {step.toolchain or main for step in plan.steps}
         bases: dict[str, Base] = {}
+        local = self.local()
         for toolchain in plan.toolchains:
             building, running = toolchain.name in used, toolchain.name == plan.runtime and not plan.static
             if building or running:
-                bases[toolchain.name] = self._base(toolchain, building, running, job)
+                bases[toolchain.name] = self._base(toolchain, building, running, local, job)
         if plan.static or plan.runtime == "" or not bases:
-            bases[""] = self._base(Toolchain(name="debian"), False, True, job)
+            bases[""] = self._base(Toolchain(name="debian"), False, True, local, job)
         return bases
 
     def local(self) -> frozenset[str]:
@@ -74,8 +75,7 @@ class Bases:
 
     # --- one toolchain
 
-    def _base(self, toolchain: Toolchain, building: bool, running: bool, job: Job) -> Base:
-        local = self.local()
+    def _base(self, toolchain: Toolchain, building: bool, running: bool, local: frozenset[str], job: Job) -> Base:
         options = candidates(toolchain, self._overrides, sorted(local))
         first = _there(options[0], local, building, running)
         if first and not first[1]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from mini_core.errors import MiniError, Unavailable
 from mini_core.types import Check, Toolchain
 from mini_docker.engine import Engine
 from mini_docker.images import BARE, FAMILIES, candidates
+from mini_docker.network import Network
 
 LOW = 0.10
 """Share of the disk that should be free; and at least `LEAST` bytes."""
@@ -17,25 +19,22 @@ LEAST = 5e9
 
 
 class Checks:
-    """images: `[images]` of server.toml."""
+    """images: `[images]` of server.toml. network: the platform's."""
 
-    def __init__(self, engine: Engine, images: Mapping[str, str]) -> None:
-        self._engine, self._images = engine, images
+    def __init__(self, engine: Engine, images: Mapping[str, str], network: Network | None = None) -> None:
+        self._engine, self._images, self._network_ = engine, images, network
 
     def __call__(self) -> Sequence[Check]:
         try:
-            facts = self._engine.connect().info()
+            with self._engine.reached():
+                facts = self._engine.api.info()
         except Unavailable as error:
-            return [
-                Check(
-                    name="docker",
-                    state="warning" if error.code == "no-docker" else "error",
-                    detail=error.message,
-                    hint=error.hint,
-                )
-            ]
+            wanted = error.code != "no-docker"  # without any Docker, local processes are what is used
+            state: Literal["error", "warning"] = "error" if wanted else "warning"
+            return [Check(name="docker", state=state, detail=error.message, hint=error.hint)]
         checks: Sequence[Callable[[Mapping[str, object]], Check]] = (
             self._version,
+            self._network,
             self._disk,
             self._limits,
             self._bases,
@@ -55,6 +54,13 @@ class Checks:
         api = self._engine.api.api_version
         detail = f"engine {facts.get('ServerVersion')}, API {api}, {builder}, instances are reached {way}"
         return Check(name="docker", state="ok", detail=detail)
+
+    def _network(self, facts: Mapping[str, object]) -> Check:  # noqa: ARG002
+        problem = self._network_.problem() if self._network_ else ""
+        if problem:
+            return Check(name="docker network", state="error", detail=problem, hint="restart the engine, then mini up")
+        name = self._network_.name if self._network_ else "the platform's network"
+        return Check(name="docker network", state="ok", detail=f"{name}: instances are reached, and not each other")
 
     def _disk(self, facts: Mapping[str, object]) -> Check:
         root = Path(str(facts.get("DockerRootDir") or ""))

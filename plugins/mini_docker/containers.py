@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from mini_core.types import Endpoint, InstanceSpec, InstanceState, InstanceStatus
 from mini_docker.network import PORT
@@ -165,7 +165,13 @@ def status(found: Mapping[str, Any]) -> InstanceStatus:
         signal=code - 128 if code is not None and 128 < code <= 192 else None,
         oom=ended and bool(state.get("OOMKilled")),
         restarts=int(found.get("RestartCount") or 0),
+        health=_health(state),
     )
+
+
+def _health(state: Mapping[str, Any]) -> Literal["", "starting", "healthy", "unhealthy"]:
+    said = (state.get("Health") or {}).get("Status", "")
+    return said if state["Status"] == "running" and said in ("starting", "healthy", "unhealthy") else ""
 
 
 def timestamp(text: str) -> float | None:

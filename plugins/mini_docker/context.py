@@ -80,17 +80,16 @@ def _add(tar: tarfile.TarFile, source: Path, names: Iterable[str], prefix: str) 
     """Owned by root, with the source's modes; sockets and devices are left out."""
     for name in names:
         path = source / name
-        entry = tar.gettarinfo(path, arcname=prefix + name)
-        if entry is None or not (entry.isreg() or entry.isdir() or entry.issym() or entry.islnk()):
-            continue
-        if entry.islnk():  # a second name of a file that is in the tar: sent as a file of its own
-            entry.type, entry.linkname, entry.size = tarfile.REGTYPE, "", path.stat().st_size
-        entry.uid = entry.gid = 0
-        entry.mtime = int(entry.mtime)
-        entry.uname = entry.gname = ""
-        if entry.isreg():
-            entry.mode |= stat.S_IRUSR
+        found = path.lstat()
+        entry = tarfile.TarInfo(prefix + name)
+        entry.mode, entry.mtime = stat.S_IMODE(found.st_mode) | stat.S_IRUSR, int(found.st_mtime)
+        if stat.S_ISREG(found.st_mode):
             with path.open("rb") as content:
+                entry.size = found.st_size
                 tar.addfile(entry, content)
-        else:
+        elif stat.S_ISLNK(found.st_mode):
+            entry.type, entry.linkname = tarfile.SYMTYPE, str(path.readlink())
+            tar.addfile(entry)
+        elif stat.S_ISDIR(found.st_mode):
+            entry.type = tarfile.DIRTYPE
             tar.addfile(entry)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import queue
 import shutil
 import sys
 import threading
@@ -115,14 +116,7 @@ class Engine:
         overdue job does, makes the engine give up. Raises APIError, Unavailable and Cancelled."""
         client = self.connect()
         with contextlib.closing(client), self.reached():
-            response = client._post(
-                client._url(path),
-                params=dict(params),
-                data=body,
-                headers=dict(headers or {}),
-                stream=True,
-                timeout=None,
-            )
+            response = _posted(client, path, job, params=dict(params), data=body, headers=dict(headers or {}))
             with contextlib.closing(response), ends_with(job, lambda: unblock(response)):
                 client._raise_for_status(response)
                 try:
@@ -136,6 +130,38 @@ class Engine:
         """A filter for what this platform made."""
         wanted = {"mini.platform": platform, **{f"mini.{name}": text for name, text in labels.items()}}
         return {"label": [f"{name}={text}" for name, text in wanted.items()]}
+
+
+def _posted(client: Client, path: str, job: Job, **request: Any) -> Any:
+    """The response, once its head is there. That may take long (an upload, a registry that does not answer), so the
+    request is made in a thread that is left alone when the job ends before. Raises Cancelled."""
+    answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    left = threading.Event()
+
+    def post() -> None:
+        try:
+            response = client._post(client._url(path), stream=True, timeout=None, **request)
+        except Exception as error:
+            answer.put(error)
+            return
+        answer.put(response)
+        if left.is_set():
+            response.close()
+
+    threading.Thread(target=post, name="docker-post", daemon=True).start()
+    while True:
+        try:
+            response = answer.get(timeout=0.2)
+        except queue.Empty:
+            try:
+                job.check()
+            except BaseException:
+                left.set()
+                raise
+            continue
+        if isinstance(response, Exception):
+            raise response
+        return response
 
 
 class _Owned:

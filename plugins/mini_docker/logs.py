@@ -1,11 +1,10 @@
 """What instances write, without a gap and without a line twice.
 
-The engine's `logs?follow` loses lines when the log file rotates under load (engines before 23), so lines are taken
-from `attach`, which sees every byte, and what was written before is read from the log file. Where the two meet, a
-few lines may be in both: `overlap` finds them.
-
-A reader that hangs would block the app, so a thread of its own reads at once into a bounded queue; when that is
-full, lines are dropped and read again from the log file afterwards.
+Lines and their times come from the engine's log file, which alone has both. Its `follow` is not used: it loses lines
+when the file rotates under load (engines before 23). Instead an attached reader, which sees every byte as it is
+written, rings; then the end of the file is read, as many lines as it counted and more, from the last one that is
+known. So an idle instance costs nothing, a reader that hangs never blocks the app, and who comes back with the time
+of the last line goes on exactly behind it.
 """
 
 from __future__ import annotations
@@ -13,7 +12,9 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 from mini_core.types import InstanceStatus
 from mini_docker.containers import timestamp
@@ -23,48 +24,30 @@ from mini_docker.streams import Stream, chunks, let_go, raw_socket
 LONGEST = 64 * 1024
 """Bytes of a line; longer ones are cut into several."""
 
-QUEUE = 20_000
-"""Lines that may wait for a slow reader."""
-
 _PAUSE = 0.5
-_SETTLE = 0.05
-"""Seconds after which an attached reader has what was written before."""
+_GATHER = 0.05
+"""Seconds between two readings of the file, at least."""
 
-_MARGIN = 0.25
-"""Seconds before attaching in which a line may have been stamped that the attached reader got, too."""
+_AFTERWARDS = (0.3, 2.0)
+"""Seconds after the last sign of output at which the file is read again: the engine writes to it a little later."""
 
-Written = tuple[float, Stream, str]
-"""When (seconds since the epoch), where, what."""
-
-
-class Splitter:
-    """Puts lines together from the chunks of the two streams. `at` is when a line was complete."""
-
-    def __init__(self, take: Callable[[Written], None], clock: Callable[[], float] = time.time) -> None:
-        self._take, self._clock = take, clock
-        self._parts: dict[Stream, bytes] = {}
-
-    def feed(self, stream: Stream, data: bytes) -> None:
-        *whole, part = (self._parts.pop(stream, b"") + data).split(b"\n")
-        for line in whole:
-            self._say(stream, line)
-        while len(part) > LONGEST:
-            self._say(stream, part[:LONGEST])
-            part = part[LONGEST:]
-        if part:
-            self._parts[stream] = part
-
-    def close(self) -> None:
-        for stream, part in self._parts.items():
-            self._say(stream, part)
-        self._parts.clear()
-
-    def _say(self, stream: Stream, line: bytes) -> None:
-        self._take((self._clock(), stream, line.rstrip(b"\r").decode("utf-8", "replace")))
+_SLACK = 100
+"""Lines that are read besides those that were counted."""
 
 
-class Tap:
-    """A thread that reads what a running container writes from now on."""
+@dataclass(frozen=True)
+class Written:
+    """A line. mark: the engine's time of it as text, which orders lines to the nanosecond; at: the same in seconds
+    since the epoch."""
+
+    mark: str
+    at: float
+    stream: Stream
+    text: str
+
+
+class Bell:
+    """A thread that counts the lines which a running container writes from now on, and rings."""
 
     def __init__(self, engine: Engine, container: str, *, tty: bool) -> None:
         self._client = engine.connect()
@@ -73,45 +56,31 @@ class Tap:
         sock = raw_socket(self._holder)
         with contextlib.suppress(AttributeError):
             sock.settimeout(None)
-        self.overflown = False
         self.ended = False
-        self._waiting: list[Written] = []
-        self._news = threading.Condition()
-        self._splitter = Splitter(self._put)
-        threading.Thread(target=self._read, args=(sock, tty), name="docker-tap", daemon=True).start()
+        self._count = 0
+        self._rung = threading.Event()
+        threading.Thread(target=self._read, args=(sock, tty), name="docker-bell", daemon=True).start()
 
-    def take(self, timeout: float) -> list[Written]:
-        """What has come since the last time; waits for something up to `timeout` seconds."""
-        with self._news:
-            if not self._waiting and not self.ended:
-                self._news.wait(timeout)
-            taken, self._waiting = self._waiting, []
-            return taken
+    def wait(self, timeout: float) -> bool:
+        """Whether something was written, or it ended, within `timeout` seconds."""
+        return self._rung.wait(timeout)
 
-    def restart(self) -> None:
-        """Forgets what waits: it will be read from the log file."""
-        with self._news:
-            self._waiting, self.overflown = [], False
+    def take(self) -> int:
+        """How many lines were written since the last time."""
+        self._rung.clear()
+        taken, self._count = self._count, 0
+        return taken
 
     def close(self) -> None:
         let_go(self._holder)
         self._client.close()
 
-    def _read(self, sock: object, tty: bool) -> None:
-        for stream, data in chunks(sock, tty=tty):
-            self._splitter.feed(stream, data)
-        self._splitter.close()
-        with self._news:
-            self.ended = True
-            self._news.notify_all()
-
-    def _put(self, line: Written) -> None:
-        with self._news:
-            if len(self._waiting) >= QUEUE:
-                self.overflown = True
-            if not self.overflown:
-                self._waiting.append(line)
-            self._news.notify_all()
+    def _read(self, sock: Any, tty: bool) -> None:
+        for _, data in chunks(sock, tty=tty):
+            self._count += data.count(b"\n")
+            self._rung.set()
+        self.ended = True
+        self._rung.set()
 
 
 class Followers:
@@ -147,130 +116,138 @@ class Followers:
 class Logs:
     """status: an instance's state, or None once it is removed."""
 
-    def __init__(self, engine: Engine, status: Callable[[], InstanceStatus | None], container: str, *, tty: bool):
+    def __init__(
+        self, engine: Engine, status: Callable[[], InstanceStatus | None], container: str, *, tty: bool
+    ) -> None:
         self._engine, self._status, self._container, self._tty = engine, status, container, tty
 
-    def past(self, since: float) -> list[Written]:
-        """What the log file has from `since` on, in the order in which it was written."""
+    def past(self, since: float = 0.0) -> list[Written]:
+        """What the log file has after `since`, in the order in which it was written."""
+        return [line for line in self._file(since, None) if line.at > since]
+
+    def follow(self, since: float, caught_up: threading.Event) -> Iterator[Written]:
+        """From `since` on until the container is removed, through its restarts."""
+        reading = _Reading(self, since)
+        while True:
+            status = self._status()
+            if status is None:
+                return
+            if status.state == "running":
+                caught_up.clear()
+                yield from self._while_running(reading)
+                continue
+            lines = reading.new(None)
+            caught_up.set()
+            yield from lines
+            time.sleep(_PAUSE)
+
+    def _while_running(self, reading: _Reading) -> Iterator[Written]:
+        import docker.errors
+
+        try:
+            bell = Bell(self._engine, self._container, tty=self._tty)
+        except docker.errors.APIError:
+            return  # it ended, or is gone
+        try:
+            yield from reading.new(None)
+            while not bell.ended:
+                if bell.wait(_AFTERWARDS[-1]):
+                    yield from self._written(reading, bell)
+                elif (status := self._status()) is None or status.state != "running":
+                    return  # attached too late: the engine never ends such a connection
+        finally:
+            bell.close()
+
+    def _written(self, reading: _Reading, bell: Bell) -> Iterator[Written]:
+        """What was written until it rings no more."""
+        counted = bell.take()
+        time.sleep(_GATHER)
+        counted += bell.take()
+        yield from reading.new(counted)
+        for pause in _AFTERWARDS:
+            if bell.wait(pause):
+                return
+            yield from reading.new(counted)
+
+    def _file(self, since: float, tail: int | None) -> list[Written]:
+        """Lines from shortly before `since` on, the last `tail` of them."""
         import docker.errors
 
         client = self._engine.api
-        params = {"stdout": 1, "stderr": 1, "timestamps": 1, "since": f"{since:.9f}" if since else "0"}
+        params = {"stdout": 1, "stderr": 1, "timestamps": 1, "since": f"{max(since - 0.001, 0):.6f}"}
+        params["tail"] = tail if tail is not None else "all"
         try:
             with self._engine.reached():
                 url = client._url("/containers/{0}/logs", self._container)
                 response = client._get(url, params=params, stream=True, timeout=None)
                 client._raise_for_status(response)
                 with contextlib.closing(response):
-                    return [line for line in _stamped(response, tty=self._tty) if line[0] > since or not since]
+                    return list(lines(chunks(_Body(response), tty=self._tty), tty=self._tty))
         except docker.errors.APIError:
             return []  # removed meanwhile, or the log driver keeps nothing
 
-    def follow(self, since: float, caught_up: threading.Event) -> Iterator[Written]:
-        """From `since` on until the container is removed, through its restarts."""
-        while True:
-            status = self._status()
-            if status is None:
-                return
-            running = status.state == "running"
-            if running:
-                caught_up.clear()
-            source = self._live(since) if running else self.past(since)
-            if not running:
-                caught_up.set()
-            for line in source:
-                since = max(since, line[0])
-                yield line
-            if not running:
-                time.sleep(_PAUSE)
 
-    def _live(self, since: float) -> Iterator[Written]:
-        """As long as the container runs; then what is left in the log file."""
-        import docker.errors
+class _Reading:
+    """How far a follower has come."""
 
-        asked = time.time()
-        try:
-            tap = Tap(self._engine, self._container, tty=self._tty)
-        except docker.errors.APIError:
-            return
-        try:
-            yield from self._joined(tap, since, asked)
-            while not tap.ended:
-                for line in tap.take(_PAUSE):
-                    since = line[0]
-                    yield line
-                if tap.overflown:
-                    tap.restart()
-                    yield from self._joined(tap, since, time.time())
-                    since = time.time()
-                status = None if tap.ended else self._status()
-                if not tap.ended and (status is None or status.state != "running"):
-                    yield from tap.take(_PAUSE)  # attached too late: the engine never ends that connection
-                    return
-            yield from tap.take(0)
-        finally:
-            tap.close()
+    def __init__(self, logs: Logs, since: float) -> None:
+        self._logs, self._since, self._mark = logs, since, ""
 
-    def _joined(self, tap: Tap, since: float, asked: float) -> Iterator[Written]:
-        """What the log file has, then what the tap has that was not in it."""
-        time.sleep(_SETTLE)
-        past = self.past(since)
-        live = tap.take(0)
-        yield from without_overlap(past, live, asked - _MARGIN)
-        yield from live
+    def new(self, expected: int | None) -> list[Written]:
+        """What is in the file behind the last line read. expected: about how many lines; None: any number."""
+        tail = None if expected is None or not self._mark else expected * 2 + _SLACK
+        found = self._logs._file(self._since, tail)
+        while tail is not None and len(found) >= tail and found[0].mark > self._mark:
+            tail *= 8  # not even its first line is known: there may be more before it
+            found = self._logs._file(self._since, tail)
+        fresh = [line for line in found if (line.mark > self._mark if self._mark else line.at > self._since)]
+        if fresh:
+            self._mark, self._since = fresh[-1].mark, fresh[-1].at
+        return fresh
 
 
-def without_overlap(past: Sequence[Written], live: Sequence[Written], since: float) -> list[Written]:
-    """`past` without its last lines that `live` begins with, compared for each stream. Only lines from `since` on
-    can be in both."""
-    cut = {stream: _overlap([x for x in past if x[1] == stream], [x for x in live if x[1] == stream], since)
-           for stream in ("stdout", "stderr")}  # fmt: skip
-    kept = []
-    for line in reversed(past):
-        if cut[line[1]] > 0:
-            cut[line[1]] -= 1
+def lines(frames: Iterator[tuple[Stream, bytes]], *, tty: bool) -> Iterator[Written]:
+    """The engine's log frames, each `TIME TEXT`, as lines. A long line comes in several frames, of which only the
+    last ends it; with a terminal there are no frames, only lines."""
+    parts: dict[Stream, bytes] = {}
+    for stream, frame in _lines_as_frames(frames) if tty else frames:
+        stamp, _, text = frame.partition(b" ")
+        text = parts.pop(stream, b"") + text
+        if text.endswith(b"\n") or len(text) >= LONGEST or tty:
+            yield _written(stamp.decode("ascii", "replace"), stream, text)
         else:
-            kept.append(line)
-    return kept[::-1]
+            parts[stream] = text
+            last = stamp
+    for stream, text in parts.items():
+        yield _written(last.decode("ascii", "replace"), stream, text)
 
 
-def _overlap(past: Sequence[Written], live: Sequence[Written], since: float) -> int:
-    """How many of the last lines of `past` are the first of `live`, or will be: where `live` lags behind, all of it
-    is somewhere in `past`."""
-    recent, attached = ([line[2] for line in lines if line[0] >= since] for lines in (past, live))
-    for size in range(min(len(recent), len(attached)), 0, -1):
-        if recent[-size:] == attached[:size]:
-            return size
-    for size in range(len(attached) + 1, len(recent) + 1):
-        start = len(recent) - size
-        if attached and recent[start : start + len(attached)] == attached:
-            return size
-    return 0
+def _lines_as_frames(frames: Iterator[tuple[Stream, bytes]]) -> Iterator[tuple[Stream, bytes]]:
+    rest = b""
+    for stream, data in frames:
+        *whole, rest = (rest + data).split(b"\n")
+        yield from ((stream, line) for line in whole)
+    if rest:
+        yield "stdout", rest
 
 
-def _stamped(response: object, *, tty: bool) -> Iterator[Written]:
-    """Lines of the engine's log endpoint, each with its time in front."""
-    found: list[Written] = []
-    splitter = Splitter(found.append)
-    for stream, data in chunks(_Reader(response), tty=tty):
-        splitter.feed(stream, data)
-        yield from _read_stamps(found)
-        found.clear()
-    splitter.close()
-    yield from _read_stamps(found)
+def _written(stamp: str, stream: Stream, text: bytes) -> Written:
+    shown = text.removesuffix(b"\n").rstrip(b"\r").decode("utf-8", "replace")
+    return Written(mark=_sortable(stamp), at=timestamp(stamp) or 0.0, stream=stream, text=shown)
 
 
-def _read_stamps(lines: Iterable[Written]) -> Iterator[Written]:
-    for at, stream, text in lines:
-        stamp, _, rest = text.partition(" ")
-        yield timestamp(stamp) or at, stream, rest
+def _sortable(stamp: str) -> str:
+    """RFC 3339 with nanoseconds, in UTC: sorts as text once every fraction has nine digits."""
+    whole, _, fraction = stamp.removesuffix("Z").partition(".")
+    return f"{whole}.{fraction:0<9}"
 
 
-class _Reader:
+class _Body:
     """A response's body as something to receive from."""
 
-    def __init__(self, response: object) -> None:
-        self._raw = response.raw  # type: ignore[attr-defined]
+    def __init__(self, response: Any) -> None:
+        self._raw = response.raw
 
     def recv(self, size: int) -> bytes:
-        return self._raw.read1(size) if hasattr(self._raw, "read1") else self._raw.read(size)  # type: ignore[no-any-return]
+        data: bytes = self._raw.read1(size) if hasattr(self._raw, "read1") else self._raw.read(size)
+        return data

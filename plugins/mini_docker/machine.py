@@ -53,10 +53,12 @@ def _address(text: str) -> str:
 
 
 class Usage:
-    """Memory (bytes) and CPU (cores, averaged since the last question) of containers, by the id of their init."""
+    """Memory (bytes) and CPU (cores, averaged over `WINDOW` seconds or more) of containers, by their init's id."""
+
+    WINDOW = 0.5
 
     def __init__(self) -> None:
-        self._last: dict[int, tuple[float, float]] = {}
+        self._last: dict[int, tuple[float, float, float | None]] = {}
 
     def of(self, pid: int) -> tuple[int | None, float | None]:
         if sys.platform != "linux" or not pid:
@@ -71,12 +73,14 @@ class Usage:
         used, now = _cpu_seconds(groups), time.monotonic()
         if used is None:
             return None
-        before, self._last[pid] = self._last.get(pid), (now, used)
+        at, before, average = self._last.get(pid, (0.0, 0.0, None))
+        if at and now - at < self.WINDOW:
+            return average
         if len(self._last) > 10_000:
             self._last.clear()
-        if before is None or now - before[0] < 0.1 or used < before[1]:
-            return None
-        return round((used - before[1]) / (now - before[0]), 4)
+        average = round((used - before) / (now - at), 4) if at and used >= before else None
+        self._last[pid] = (now, used, average)
+        return average
 
 
 def _groups(text: str) -> dict[str, Path]:

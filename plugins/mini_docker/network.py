@@ -61,6 +61,20 @@ class Network:
         with self._lock:
             return self._ensure(containing)
 
+    def problem(self) -> str:
+        """Why the host could not reach instances by address, or ""."""
+        import docker.errors
+
+        if self.published:
+            return ""
+        try:
+            with self._engine.reached():
+                found = self._engine.api.inspect_network(self.name)
+        except docker.errors.NotFound:
+            return ""  # made at the first start
+        gateway = str(_subnet(found).network_address + 1)
+        return "" if _is_free(0, gateway) else f"{gateway}, the gateway of {self.name}, is no address of this machine"
+
     def remove(self) -> None:
         import docker.errors
 
@@ -182,10 +196,10 @@ def _routes() -> Iterable[Net]:
     return found
 
 
-def _is_free(port: int) -> bool:
+def _is_free(port: int, address: str = "127.0.0.1") -> bool:
     with socket.socket() as probe:
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((address, port))
         except OSError:
             return False
     return True

@@ -1,8 +1,9 @@
 """nginx's configuration for a static site. Pure.
 
-`/about` finds about.html. Unknown paths give the fallback page with 200, or 404 with 404.html's content; folders
-give their index, with a redirect to the slash; names that begin with a dot are hidden (all but `.well-known`); what is hashed is cached for
-good, all else is revalidated. Everything is written below /tmp, so that it runs as any user and read-only.
+`/about` finds about.html. Unknown paths give the fallback page with 200, or 404 with 404.html's content; folders give
+their index, with a redirect to the slash; names that begin with a dot are hidden (all but `.well-known`); what is
+hashed is cached for good, all else is revalidated. Everything is written below /tmp, so that it runs as any user and
+read-only.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class DockerRuntime(Runtime):
         self._engine, self._platform = engine, platform
         self._memory = int(settings.get("memory", containers.MEMORY // _MB)) * _MB
         self._pids = int(settings.get("pids", containers.PIDS))
-        self._network = Network(engine, platform, published=settings.get("addresses") == "published")
+        self.network = Network(engine, platform, published=settings.get("addresses") == "published")
         self._volumes = Volumes(engine, platform)
         self._usage = Usage()
         self._followers = Followers()
@@ -53,7 +53,7 @@ class DockerRuntime(Runtime):
             self._engine.api.ping()
 
     def allocate(self, taken: Collection[Endpoint]) -> Endpoint:
-        return self._network.allocate(taken)
+        return self.network.allocate(taken)
 
     # --- starting
 
@@ -94,15 +94,15 @@ class DockerRuntime(Runtime):
         found = self._find(spec.id)
         if found:
             return bool(found["State"]["Status"] == "created")
-        published = self._network.published
+        published = self.network.published
         address = spec.endpoint.host if spec.endpoint and not published else ""
-        subnet = self._network.ensure(address)
+        subnet = self.network.ensure(address)
         if address and not _within(address, subnet):
             raise outside(address, subnet)
         body = containers.config(
             spec,
             platform=self._platform,
-            network=self._network.name,
+            network=self.network.name,
             published=published,
             memory=self._memory,
             pids=self._pids,
@@ -111,7 +111,7 @@ class DockerRuntime(Runtime):
             with self._engine.reached():
                 self._engine.api.create_container_from_config(body, spec.id)
         except docker.errors.APIError as error:
-            if error.status_code == 409 and (found := self._find(spec.id)):
+            if error.status_code == 409 and (found := self._find_soon(spec.id)):
                 return bool(found["State"]["Status"] == "created")  # made by another call meanwhile
             raise _not_started(spec.id, error) from error
         if spec.volumes:
@@ -158,7 +158,7 @@ class DockerRuntime(Runtime):
 
     def shutdown(self) -> None:
         self._end_all()
-        self._network.remove()
+        self.network.remove()
 
     def _end_all(self, **labels: str) -> None:
         found = self._containers(**labels)
@@ -229,16 +229,16 @@ class DockerRuntime(Runtime):
             return
         known = containers.status(found)
         logs = Logs(self._engine, lambda: self._plain(found["Id"]), found["Id"], tty=bool(found["Config"].get("Tty")))
-        for at, stream, text in self._followed(found["Id"], logs, since) if follow else logs.past(since):
+        for line in self._followed(found["Id"], logs, since) if follow else logs.past(since):
             yield LogLine(
-                at=at,
+                at=line.at,
                 app=known.app,
                 source="app",
-                text=text,
+                text=line.text,
                 process=f"{known.process}.{known.index}",
                 instance=instance,
                 release=known.release,
-                stream=stream,
+                stream=line.stream,
             )
 
     def _followed(self, container: str, logs: Logs, since: float) -> Iterator[Written]:
@@ -299,6 +299,13 @@ class DockerRuntime(Runtime):
             raise Conflict(
                 f"a container named {instance} exists and is not this platform's", hint=f"docker rm {instance}"
             )
+        return found
+
+    def _find_soon(self, instance: str) -> dict[str, Any] | None:
+        """The engine reserves a name before the container can be found by it."""
+        deadline = time.monotonic() + 2
+        while (found := self._find(instance)) is None and time.monotonic() < deadline:
+            time.sleep(0.02)
         return found
 
     def _inspect(self, container: str) -> dict[str, Any] | None:

@@ -37,7 +37,7 @@ PYTHON = Plan(
     toolchains=(Toolchain(name="python", version="3.13"),),
     runtime="python",
     steps=(
-        Step(name="virtual environment", argv=("python", "-m", "venv", ".venv"), files=("requirements.txt",)),
+        Step(name="virtual environment", argv=("python", "-m", "venv", ".venv"), files=("runtime.txt",)),
         Step(
             name="install",
             argv=("pip", "install", "-r", "requirements.txt"),
@@ -60,7 +60,7 @@ print("ready", flush=True)
 http.server.ThreadingHTTPServer(("", int(os.environ["PORT"])), Handler).serve_forever()
 """
 
-FILES = {"requirements.txt": "itsdangerous==2.2.0\n", "app.py": APP}
+FILES = {"runtime.txt": "python-3.13\n", "requirements.txt": "itsdangerous==2.2.0\n", "app.py": APP}
 
 
 class DockerPlatform:

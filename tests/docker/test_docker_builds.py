@@ -67,7 +67,9 @@ def test_an_unchanged_source_gives_the_same_image_and_a_code_change_reinstalls_n
 
 
 def test_a_changed_dependency_is_installed_again(platform: DockerPlatform, image: Image, make_source: Sources) -> None:
-    _, job = platform.build(PYTHON, make_source({**FILES, "requirements.txt": "itsdangerous==2.1.2\n"}))
+    _, job = platform.build(
+        PYTHON, make_source({**FILES, "requirements.txt": f"itsdangerous==2.1.2  # {platform.id}\n"})
+    )
     assert "Successfully installed itsdangerous-2.1.2" in job.text()
 
 
@@ -86,7 +88,9 @@ def test_a_failing_install_names_the_step_the_cause_and_what_the_tool_said(
 def test_build_secrets_are_seen_by_the_steps_and_found_nowhere_afterwards(
     platform: DockerPlatform, make_source: Sources
 ) -> None:
-    uses = Step(name="use it", argv=("sh", "-c", 'test ${#TOKEN} = 18 && echo "the token is $TOKEN"'))
+    uses = Step(
+        name="use it", argv=("sh", "-c", 'test ${#TOKEN} = 18 && echo "the token is $TOKEN"'), env={"RUN": platform.id}
+    )
     plan = replace(PYTHON, toolchains=(Toolchain(name="debian"),), runtime="", steps=(uses,), bin=())
     image, job = platform.build(plan, make_source(FILES), TOKEN=SECRET)
     assert "the token is [REDACTED]" in job.text() and SECRET not in job.text()
@@ -201,8 +205,12 @@ def test_node_builds_the_assets_of_a_python_app(platform: DockerPlatform, make_s
         toolchains=(*PYTHON.toolchains, Toolchain(name="node", version="24")),
         steps=(
             *PYTHON.steps,
-            Step(name="assets", argv=("node", "-e", node), toolchain="node"),
-            Step(name="collect", argv=("python", "-c", "import itsdangerous; print('seen', open('made.txt').read())")),
+            Step(name="assets", argv=("node", "-e", node), toolchain="node", env={"RUN": platform.id}),
+            Step(
+                name="collect",
+                argv=("python", "-c", "import itsdangerous; print('seen', open('made.txt').read())"),
+                env={"RUN": platform.id},
+            ),
         ),
         processes=(ProcessType(name="web", command=("cat", "made.txt")),),
     )

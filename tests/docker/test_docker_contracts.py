@@ -58,4 +58,4 @@ class TestRuntimeWithPublishedPorts(TestRuntime):
     def make_runtime(self, platform) -> Callable[[], Runtime]:
         published = {"addresses": "published"}
         runtime = DockerRuntime(platform.engine, platform.id, published)
-        return lambda: runtime if not runtime._network._last else DockerRuntime(platform.engine, platform.id, published)
+        return lambda: runtime if not runtime.network._last else DockerRuntime(platform.engine, platform.id, published)

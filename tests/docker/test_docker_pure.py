@@ -9,7 +9,7 @@ from mini_core.types import Endpoint, Image, InstanceSpec, Limits, Plan, Secret,
 from mini_docker import buildkit, containers, machine, network
 from mini_docker.failures import exit_code, explain, shorten
 from mini_docker.images import candidates
-from mini_docker.logs import Splitter, without_overlap
+from mini_docker.logs import lines
 
 # --- images -------------------------------------------------------------------------------------------------------
 
@@ -231,44 +231,33 @@ def test_subnets_are_looked_for_where_an_address_was_and_then_where_the_platform
 # --- logs -----------------------------------------------------------------------------------------------------------
 
 
-def test_lines_are_put_together_from_any_parts_of_them_by_stream() -> None:
-    found: list = []
-    splitter = Splitter(found.append, clock=lambda: 1.0)
-    for stream, data in (("stdout", b"on"), ("stderr", b"oh\r\n"), ("stdout", b"e\ntwo\nthr"), ("stdout", b"ee")):
-        splitter.feed(stream, data)  # type: ignore[arg-type]
-    splitter.close()
-    assert [(stream, text) for _, stream, text in found] == [
-        ("stderr", "oh"),
-        ("stdout", "one"),
-        ("stdout", "two"),
-        ("stdout", "three"),
-    ]
-
-
-def lines(text: str, start: float = 0.0, stream: str = "stdout") -> list:
-    return [(start + index, stream, word) for index, word in enumerate(text.split())]
-
-
-@pytest.mark.parametrize(
-    ("past", "live", "kept"),
-    [
-        ("a b c", "", "a b c"),
-        ("a b c", "d", "a b c"),
-        ("a b c", "c d", "a b"),
-        ("a b c", "b c d", "a"),
-        ("a b c", "b", "a"),  # what is attached has not caught up yet: the rest comes from there
-        ("t t t", "t", "t t"),
-        ("", "a", ""),
-    ],
+FRAMES = (
+    ("stdout", b"2026-11-24T05:53:37.5Z one\n"),
+    ("stderr", b"2026-11-24T05:53:37.500000001Z oh\r\n"),
+    ("stdout", b"2026-11-24T05:53:38Z a long li"),
+    ("stderr", b"2026-11-24T05:53:38.1Z between\n"),
+    ("stdout", b"2026-11-24T05:53:38.2Z ne\n"),
+    ("stdout", b"2026-11-24T05:53:39Z no end"),
 )
-def test_lines_of_the_file_that_are_also_attached_are_left_out(past: str, live: str, kept: str) -> None:
-    found = without_overlap(lines(past), lines(live, 10), since=-1)
-    assert [text for _, _, text in found] == kept.split()
 
 
-def test_old_lines_are_never_taken_for_new_ones() -> None:
-    found = without_overlap(lines("tick tick tick"), lines("tick", 2), since=1.5)
-    assert [text for _, _, text in found] == ["tick", "tick"]
+def test_lines_are_put_together_from_frames_with_their_times() -> None:
+    found = list(lines(iter(FRAMES), tty=False))
+    assert [(line.stream, line.text) for line in found] == [
+        ("stdout", "one"),
+        ("stderr", "oh"),
+        ("stderr", "between"),
+        ("stdout", "a long line"),
+        ("stdout", "no end"),
+    ]
+    assert [line.mark for line in found] == sorted(line.mark for line in found)
+    assert found[0].mark < found[1].mark and found[1].at - found[0].at < 1e-6
+
+
+def test_a_terminals_lines_come_in_any_parts() -> None:
+    data = b"2026-11-24T05:53:37.5Z one\r\n2026-11-24T05:53:38Z two\r\n"
+    parts = iter([("stdout", data[:7]), ("stdout", data[7:40]), ("stdout", data[40:])])
+    assert [line.text for line in lines(parts, tty=True)] == ["one", "two"]
 
 
 # --- failures -------------------------------------------------------------------------------------------------------
