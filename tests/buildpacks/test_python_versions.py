@@ -138,6 +138,10 @@ def test_pip_does_not_enforce_requires_python_so_the_pin_counts() -> None:
         ("numpy==1.24.0", "3.11", "3.12"),
         ("Django==3.2.19", "3.11", "3.12"),
         ("pandas==2.2.2\nnumpy==1.26.4", "3.12", "3.13"),
+        ("numpy<2", "3.12", "3.13"),
+        ("numpy~=1.25.0", "3.11", "3.12"),
+        ("uwsgi==2.0.22", "3.11", "3.12"),
+        ("setuptools<=60", "3.11", "3.12"),
     ],
 )
 def test_old_pins_set_an_upper_limit_where_no_version_is_asked_for(requirements: str, fits: str, does_not: str) -> None:
@@ -154,7 +158,12 @@ def test_old_pins_narrow_an_open_range() -> None:
     }
     wanted, _ = version(files)
     assert satisfies("3.12", wanted, tool="python") and not satisfies("3.13", wanted, tool="python")
-    assert version({"requirements.txt": "numpy>=1.0"}) == ("3.13", "default")
+    files["pyproject.toml"] = "[project]\nrequires-python='>=3.13'"
+    assert version(files)[0] == ">=3.13"  # both cannot be had: what is said wins over what is guessed
+    files["pyproject.toml"] = "[tool.poetry.dependencies]\npython='^3.10'"
+    assert satisfies("3.12", version(files)[0], tool="python")
+    for open_ended in ("numpy>=1.0", "numpy<3", "numpy!=2.1.0", "numpy"):
+        assert version({"requirements.txt": open_ended}) == ("3.13", "default")
 
 
 def test_the_file_with_the_version_is_evidence() -> None:

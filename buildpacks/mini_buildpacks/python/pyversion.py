@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from packaging.specifiers import InvalidSpecifier, Specifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from mini_buildpacks.python.project import PYPROJECT, Dependency, Project, table
@@ -31,33 +32,44 @@ _MISE = ("mise.toml", ".mise.toml", "mise/config.toml", ".config/mise.toml", ".m
 
 FIRST_FOR: dict[str, tuple[str, str, str]] = {
     # name: the first version for 3.11, 3.12, 3.13
+    "aiohttp": ("3.8.3", "3.9.0", "3.10.6"),
     "asyncpg": ("0.27.0", "0.29.0", "0.30.0"),
     "django": ("3.0", "4.0", "4.2"),
+    "cffi": ("0", "0", "1.17.0"),
     "contourpy": ("1.0.6", "1.1.1", "1.3.0"),
     "fiona": ("1.9.0", "1.9.5", "1.10.1"),
     "gevent": ("22.10.1", "23.9.1", "24.10.1"),
+    "greenlet": ("2.0.0", "3.0.0", "3.1.0"),
     "grpcio": ("1.49.1", "1.59.0", "1.66.2"),
     "h5py": ("3.8.0", "3.10.0", "3.12.0"),
+    "llvmlite": ("0.40.0", "0.42.0", "0.44.0"),
     "lxml": ("4.9.1", "4.9.3", "5.3.0"),
     "matplotlib": ("3.6.1", "3.8.0", "3.9.2"),
+    "numba": ("0.57.0", "0.59.0", "0.61.0"),
     "numpy": ("1.23.2", "1.26.0", "2.1.0"),
-    "opencv-python": ("4.5.4", "4.5.4", "4.5.4"),
+    "onnxruntime": ("1.15.0", "1.17.0", "1.20.0"),
     "orjson": ("3.8.1", "3.9.5", "3.10.7"),
     "pandas": ("1.5.1", "2.1.1", "2.2.3"),
     "pillow": ("9.3.0", "10.1.0", "10.4.0"),
     "psycopg2": ("0", "0", "2.9.10"),
     "psycopg2-binary": ("0", "0", "2.9.10"),
     "pyarrow": ("10.0.1", "14.0.0", "18.0.0"),
+    "pydantic": ("1.8.0", "1.10.16", "1.10.19"),
     "pydantic-core": ("0.1.0", "2.4.0", "2.20.0"),
+    "pyyaml": ("6.0", "6.0.1", "6.0.1"),
     "pyproj": ("3.4.1", "3.6.1", "3.7.0"),
     "rasterio": ("1.3.5", "1.3.9", "1.4.1"),
     "scikit-learn": ("1.1.3", "1.3.1", "1.5.2"),
     "scipy": ("1.9.2", "1.11.2", "1.14.1"),
+    "setuptools": ("0", "66.1.0", "66.1.0"),
     "shapely": ("1.8.5", "2.0.2", "2.0.6"),
+    "statsmodels": ("0.13.3", "0.14.0", "0.14.4"),
     "tensorflow": ("2.12.0", "2.16.1", "2.20.0"),
     "tiktoken": ("0.3.0", "0.5.2", "0.8.0"),
     "tokenizers": ("0.13.2", "0.15.0", "0.20.1"),
     "torch": ("2.0.0", "2.2.0", "2.6.0"),
+    "uwsgi": ("2.0.21", "2.0.23", "2.0.28"),
+    "wrapt": ("1.14.0", "1.14.0", "1.14.0"),
 }
 """Packages that are hard to build from source, and those that need what later Pythons removed (distutils in 3.12,
 cgi in 3.13). A pin that is older needs an older Python, where none was asked for; from each project's files on PyPI
@@ -283,15 +295,16 @@ def _from_pins(project: Project, wanted: Wanted) -> Toolchain:
         for minor, first in zip(("3.11", "3.12", "3.13"), firsts, strict=True):
             if dependency and _older(dependency, first):
                 if not limit or Version(minor) < Version(limit):
-                    limit, culprit = minor, f"{dependency.file}: {name} {dependency.pinned()}"
+                    limit, culprit = minor, f"{dependency.file}: {name} {dependency.pinned() or dependency.spec}"
                 break
     if not limit:
         return Toolchain(name="python", version=wanted.version or DEFAULT, source=wanted.source)
     bound = f"<{limit}"
-    if wanted.version:
-        combined = f"{wanted.version},{bound}" if "||" not in wanted.version else wanted.version
-        return Toolchain(name="python", version=_as_specifiers(combined), source=wanted.source)
-    return Toolchain(name="python", version=bound, source=culprit)
+    if not wanted.version:
+        return Toolchain(name="python", version=bound, source=culprit)
+    combined = wanted.version if "||" in wanted.version else _as_specifiers(f"{wanted.version},{bound}")
+    possible = any(satisfies(f"3.{minor}", combined, tool="python") for minor in range(6, 20))
+    return Toolchain(name="python", version=combined if possible else wanted.version, source=wanted.source)
 
 
 def _as_specifiers(text: str) -> str:
@@ -301,8 +314,27 @@ def _as_specifiers(text: str) -> str:
 
 
 def _older(dependency: Dependency, version: str) -> bool:
-    pin = dependency.pinned()
+    """Whether nothing as new as `version` can be installed: by a pin, or by an upper bound."""
+    limit = Version(version)
     try:
-        return bool(pin) and Version(pin) < Version(version)
-    except InvalidVersion:
+        if dependency.pinned():
+            return Version(dependency.pinned()) < limit
+        bounds = [_upper_bound(item) for item in SpecifierSet(dependency.spec)]
+    except (InvalidVersion, InvalidSpecifier):
         return False
+    return any(bound is not None and (bound <= limit if exclusive else bound < limit) for bound, exclusive in bounds)
+
+
+def _upper_bound(specifier: Specifier) -> tuple[Version | None, bool]:
+    """(the highest version that a specifier allows, whether that one is left out itself)."""
+    text = specifier.version
+    match specifier.operator:
+        case "<" | "<=":
+            return Version(text), specifier.operator == "<"
+        case "==" if text.endswith(".*"):
+            release = Version(text[:-2]).release
+        case "~=":
+            release = Version(text).release[:-1]
+        case _:
+            return None, False
+    return Version(".".join(map(str, (*release[:-1], release[-1] + 1)))), True
