@@ -33,8 +33,8 @@ from mini_core.paths import Paths, find_paths, private_folder
 from mini_core.server import ports, state, streams
 from mini_core.server.app import create_app
 from mini_core.server.channel import Allowed, channel_class
+from mini_core.server.handlers import Shutdown
 from mini_core.server.operation import Call, Operation
-from mini_core.server.operations import Shutdown
 from mini_core.settings import Settings, load_settings
 from mini_core.types import encode
 

@@ -1,0 +1,200 @@
+"""What endpoints do beyond one call of the controller, and the bodies and queries that only they have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from mini_core import __version__, api
+from mini_core.errors import Conflict
+from mini_core.server import doctor
+from mini_core.server.operation import Call, masked, masked_release
+from mini_core.types import Event, LogLine, value
+
+
+@value
+class Alive:
+    """status: "ok" once requests are taken. platform: this platform's id."""
+
+    status: str
+    version: str
+    platform: str
+
+
+@value
+class Wake:
+    app: str
+
+
+@value
+class Shutdown:
+    """purge: also removes all apps with everything they own."""
+
+    purge: bool = False
+
+
+@value
+class LimitQuery:
+    limit: int = 50
+
+
+@value
+class FollowQuery:
+    """after: only what has a higher number. follow: go on until the end."""
+
+    after: int = 0
+    follow: bool = False
+
+
+@value
+class EventsQuery:
+    """app: of one app only. after: only newer ones. limit: how many of the last. follow: go on for ever."""
+
+    app: str = ""
+    after: int = 0
+    limit: int = 100
+    follow: bool = False
+
+
+@value
+class LogsQuery:
+    """lines: how many of the last. since: seconds since the epoch. pattern: a regular expression."""
+
+    lines: int = 100
+    follow: bool = False
+    process: str = ""
+    source: str = ""
+    since: float = 0.0
+    pattern: str = ""
+
+
+@value
+class EnvQuery:
+    """build: the build-time variables. reveal: values in clear."""
+
+    build: bool = False
+    reveal: bool = False
+
+
+@value
+class ProcessQuery:
+    process: str = ""
+
+
+@value
+class TargetQuery:
+    target: str
+
+
+# --- the platform
+
+
+def health(call: Call) -> Alive:
+    return Alive(status="ok", version=__version__, platform=call.controller.platform)
+
+
+def status(call: Call) -> api.StatusInfo:
+    info = call.controller.status(call.base_url)
+    if not call.caller.app:
+        return info
+    apps = tuple(app for app in info.apps if app.name == call.caller.app)
+    deploys = tuple(deploy for deploy in info.deploys if deploy.app == call.caller.app)
+    return replace(info, apps=apps, deploys=deploys, problems=(), router_status={})
+
+
+def run_doctor(call: Call) -> api.DoctorInfo:
+    theirs = call.controller.doctor().checks
+    known = {check.name for check in theirs}
+    ours = tuple(check for check in doctor.checks(call.controller) if check.name not in known)
+    return api.DoctorInfo(checks=ours + theirs)
+
+
+def plan(call: Call) -> api.PlanInfo:
+    assert call.archive is not None
+    return call.controller.plan(call.archive, call.options)
+
+
+def events(call: Call) -> Iterator[Event]:
+    query = call.query
+    app = query.app or call.caller.app
+    call.caller.allow(app)
+    return call.controller.events(app=app, after=query.after, limit=query.limit, follow=query.follow)
+
+
+def wake(call: Call) -> None:
+    call.controller.wake(call.body.app)
+
+
+# --- apps
+
+
+def apps(call: Call) -> tuple[api.AppInfo, ...]:
+    found = call.controller.apps(call.base_url)
+    return tuple(app for app in found if call.caller.app in ("", app.name))
+
+
+def create_app(call: Call) -> api.AppInfo:
+    call.caller.allow(call.body.name)
+    return call.controller.create_app(call.body, call.actor, call.base_url)
+
+
+def rename_app(call: Call) -> api.AppInfo:
+    call.caller.allow("")
+    call.controller.rename_app(call.app, call.body.name, call.actor)
+    return call.controller.app(call.body.name, call.base_url)
+
+
+# --- deploys and releases
+
+
+def deploy(call: Call) -> api.DeployInfo:
+    assert call.archive is not None
+    return call.controller.deploy(call.app, call.archive, call.options, call.actor, call.base_url)
+
+
+def deploys(call: Call) -> tuple[api.DeployInfo, ...]:
+    return call.controller.deploys(call.caller.app, limit=call.query.limit)
+
+
+def deploy_events(call: Call) -> Iterator[api.DeployEvent]:
+    info = call.deploy()
+    return call.controller.deploy_events(info.id, after=call.query.after, follow=call.query.follow)
+
+
+def release(call: Call) -> api.ReleaseInfo:
+    info = call.controller.release(call.app, call.params["version"])
+    return info if call.query.reveal else masked_release(info)
+
+
+def releases(call: Call) -> tuple[api.ReleaseInfo, ...]:
+    return tuple(masked_release(info) for info in call.controller.releases(call.app))
+
+
+def env(call: Call) -> dict[str, str]:
+    found = call.controller.env(call.app, build=call.query.build)
+    return found if call.query.reveal else masked(found)
+
+
+def logs(call: Call) -> Iterator[LogLine]:
+    query = call.query
+    call.controller.app(call.app, call.base_url)
+    return call.controller.logs(
+        call.app,
+        lines=query.lines,
+        follow=query.follow,
+        process=query.process,
+        source=query.source,
+        since=query.since,
+        pattern=query.pattern,
+    )
+
+
+def revoke_key(call: Call) -> None:
+    call.controller.revoke_key(call.params["key"], call.actor)
+
+
+def one_off(call: Call) -> Any:
+    if call.body.instance:
+        raise Conflict("A one-off has no instance.", hint="Use exec for a command in a running instance.")
+    return call.controller.run(call.app, call.body, call.actor)
