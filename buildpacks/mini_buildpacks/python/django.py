@@ -36,7 +36,6 @@ class Django:
     folder: str
     target: str
     asgi: bool
-    settings_file: str
     modules: tuple[Module, ...]
     evidence: tuple[Evidence, ...]
 
@@ -101,7 +100,7 @@ def _project(source: Source, code: Code, project: Project, manage: str, settings
     evidence = [Evidence(file=manage, detail=f"settings {settings}")]
     if where is not None:
         evidence.append(where)
-    return Django(manage, deployed or settings, folder, target, asgi, path, modules, tuple(evidence))
+    return Django(manage, deployed or settings, folder, target, asgi, modules, tuple(evidence))
 
 
 def _deployed_settings(source: Source, folder: str, settings: str) -> str:
@@ -239,7 +238,7 @@ def environment(django: Django) -> Iterator[EnvEntry]:
     """Secrets are generated; ALLOWED_HOSTS may be anything, as only the router reaches the app; what the settings
     cannot do without is required."""
     for read in django.reads():
-        place = f"{django.settings_file.rpartition('/')[2]}:{read.line}"
+        place = f"{read.path}:{read.line}"
         if _secret(read):
             yield EnvEntry(name=read.name, kind="generated", description=f"read in {place}")
         elif read.target == "ALLOWED_HOSTS" or read.name.endswith("ALLOWED_HOSTS"):

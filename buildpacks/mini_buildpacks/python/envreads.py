@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mini_buildpacks.python.code import Module, dotted_name
 
@@ -29,13 +29,14 @@ SECRETS = frozenset({
 @dataclass(frozen=True)
 class Read:
     """A variable that is read. target: the setting that it is assigned to, if any. required: without it the module
-    fails when it is imported. default: whether it has one."""
+    fails when it is imported. default: whether it has one. path: the module's."""
 
     name: str
     line: int
     target: str = ""
     required: bool = False
     default: bool = False
+    path: str = ""
 
 
 def reads(module: Module) -> tuple[Read, ...]:
@@ -44,7 +45,7 @@ def reads(module: Module) -> tuple[Read, ...]:
     for read in _walk(module):
         known = found.get(read.name)
         if known is None or (read.required and not known.required) or (read.target in _TELLING and not known.target):
-            found[read.name] = read
+            found[read.name] = replace(read, path=module.path)
     return tuple(found.values())
 
 
