@@ -119,12 +119,11 @@ class Bases:
 def _there(option: Candidate, local: frozenset[str], building: bool, running: bool) -> tuple[Base, bool] | None:
     """The option with what is here, and whether one image stands in for another. None where nothing is here."""
     build, run = (_full(name) in local for name in (option.build, option.run))
-    if not (build or run) or (option.run == BARE != option.build and building and not build):
+    alike = option.run != BARE  # the slim and the full image of one language, each of which can do for the other
+    if building and not build and not (alike and run):
         return None
-    if option.run == BARE != option.build and not run:
-        run = not running
-        if not run:
-            return None
+    if running and not run and not (alike and build):
+        return None
     base = Base(
         build=option.build if build or not building else option.run,
         run=option.run if run or not running else option.build,
