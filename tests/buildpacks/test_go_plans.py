@@ -150,6 +150,12 @@ def test_herokus_install_directive_says_what_is_built() -> None:
     assert argv(plan).endswith("-o bin/ ./cmd/a ./cmd/b ./other")
 
 
+@pytest.mark.parametrize("main", ["cmd/b", "./cmd/b", "example.com/shop/cmd/b"])
+def test_app_engines_main_says_what_is_built(main: str) -> None:
+    files = {"go.mod": MOD, "main.go": MAIN, "cmd/b/main.go": MAIN, "app.yaml": f"runtime: go125\nmain: {main}\n"}
+    assert processes(plan_of(files)) == {"web": "bin/b"}
+
+
 def test_what_the_procfile_starts_is_built_too_and_found_on_the_path() -> None:
     files = {"go.mod": MOD, "main.go": MAIN, "cmd/mailer/main.go": MAIN, "cmd/unused/main.go": MAIN}
     plan = plan_of({**files, "Procfile": "web: shop\nmail: bin/mailer -v\n"})

@@ -35,13 +35,14 @@ class Programs:
 
 
 def choose_programs(source: Source, sources: Sources, modules: tuple[Module, ...], settings: BuildSettings) -> Programs:
-    """What is asked for ([build.env] GO_BIN, `// +heroku install`) > the root > the only one > all of them, of
+    """What is asked for ([build.env] GO_BIN, `// +heroku install`, app.yaml's `main`) > the root > the only one > all of them, of
     which the likeliest is `web`. Programs that the Procfile starts are built as well."""
     import_path = _import_path(source)
     mains = [folder for folder in sources.mains if not _HELPERS.search(folder)] or list(sources.mains)
     wish = next((found for name in _SETTINGS if (found := build_setting(settings, name))), None)
     install = next((module.heroku["install"] for module in modules if module.heroku.get("install")), "")
-    asked = _matching(mains or sources.mains, (wish.version if wish else install).split())
+    patterns = (wish.version if wish else install or _app_engine(source)).split()
+    asked = _matching(mains or sources.mains, [_relative(pattern, modules) for pattern in patterns])
     warnings: tuple[str, ...] = ()
     if asked:
         chosen = asked
@@ -120,6 +121,18 @@ def _matching(mains: Iterable[str], patterns: list[str]) -> list[str]:
             ):
                 found[folder] = None
     return list(found)
+
+
+def _app_engine(source: Source) -> str:
+    """`main` of App Engine's app.yaml: the folder, or import path, of the program."""
+    found = re.search(r"(?m)^main:\s*['\"]?([^\s'\"#]+)", source.text("app.yaml") or "")
+    return found[1] if found else ""
+
+
+def _relative(pattern: str, modules: tuple[Module, ...]) -> str:
+    """An import path of one of the modules as a folder; anything else as it is."""
+    module = next((item for item in modules if f"{pattern}/".startswith(f"{item.path}/")), None)
+    return posixpath.join(module.folder, pattern[len(module.path) + 1 :] or ".") if module else pattern
 
 
 def _mentioned(folder: str, modules: tuple[Module, ...], import_path: str, procfile: str) -> bool:
