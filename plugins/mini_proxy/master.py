@@ -141,6 +141,8 @@ class Master:
         server = await asyncio.start_unix_server(self._serve, sock=self._control, limit=LIMIT)
         if not resumed and self._state.workers_alive():
             await asyncio.sleep(ORPHANS_WITHIN)
+        for column in set(range(COLUMNS)) - {worker.column for worker in self._workers}:
+            self._counters.clear(column)
         self._settled = True
         await self._fill()
         if self._stopping is None and not any(worker.serving.is_set() for worker in self._workers):

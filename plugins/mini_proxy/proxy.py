@@ -83,6 +83,7 @@ class Proxy:
         if channel.socket is None or not channel.requests or channel.exchange is not None:
             return
         request = channel.requests[0]
+        channel.problem = None
         if request.error is not None:
             self._log_refusal(channel, request)
             channel.refuse()

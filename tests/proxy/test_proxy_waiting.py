@@ -40,6 +40,35 @@ def test_requests_wait_while_an_app_is_held(shared: Any, app: Any, until: Any) -
     assert [answer.body for answer in answers] == [b"one"] * 30
 
 
+def test_a_connection_that_got_a_page_can_wait_afterwards(shared: Any, app: Any, until: Any) -> None:
+    one = app("one")
+    held = Route(host="app.localhost", app="app", targets=(one.target,), state="hold")
+    shared.apply(held)
+    with shared.connect() as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: no.localhost\r\n\r\n")
+        assert sock.recv(65536).startswith(b"HTTP/1.1 404")
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: app.localhost\r\nConnection: close\r\n\r\n")
+        until(lambda: waiting(shared) == 1)
+        shared.apply(held)
+        shared.serve(one)
+        answer = b""
+        while piece := sock.recv(65536):
+            answer += piece
+    assert answer.endswith(b"one")
+
+
+def test_no_more_requests_wait_than_may(fresh: Any, app: Any, until: Any) -> None:
+    running, one = fresh(workers=1, max_waiting=3), app("one")
+    running.serve(one, state="hold")
+    threads, answers = asking(running, 3)
+    until(lambda: waiting(running) == 3)
+    assert running.ask().status == 503
+    running.serve(one)
+    for thread in threads:
+        thread.join()
+    assert [answer.status for answer in answers] == [200] * 3
+
+
 def test_waiting_ends_with_503(shared: Any, app: Any) -> None:
     shared.serve(app(), state="hold")
     start = time.monotonic()
