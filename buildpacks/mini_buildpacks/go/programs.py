@@ -35,26 +35,18 @@ class Programs:
 
 
 def choose_programs(source: Source, sources: Sources, modules: tuple[Module, ...], settings: BuildSettings) -> Programs:
-    """What is asked for ([build.env] GO_BIN, `// +heroku install`, app.yaml's `main`) > the root > the only one > all of them, of
-    which the likeliest is `web`. Programs that the Procfile starts are built as well."""
+    """What is asked for ([build.env] GO_BIN, `// +heroku install`, app.yaml's `main`) > the root > the only one > all
+    of them, of which the likeliest is `web`. Programs that the Procfile starts are built as well."""
     import_path = _import_path(source)
     mains = [folder for folder in sources.mains if not _HELPERS.search(folder)] or list(sources.mains)
-    wish = next((found for name in _SETTINGS if (found := build_setting(settings, name))), None)
-    install = next((module.heroku["install"] for module in modules if module.heroku.get("install")), "")
-    patterns = (wish.version if wish else install or _app_engine(source)).split()
-    asked = _matching(mains or sources.mains, [_relative(pattern, modules) for pattern in patterns])
+    chosen = _asked(source, mains, modules, settings) or ([""] if "" in mains else [])
     warnings: tuple[str, ...] = ()
-    if asked:
-        chosen = asked
-    elif "" in mains:
-        chosen = [""]
-    else:
+    if not chosen:
         chosen = _ranked(mains, modules)
         warnings = tuple(_several(chosen, modules, import_path))
     procfile = source.text("Procfile") or ""
-    started = [
-        folder for folder in mains if folder not in chosen and _mentioned(folder, modules, import_path, procfile)
-    ]
+    others = [folder for folder in mains if folder not in chosen]
+    started = [folder for folder in others if _mentioned(folder, modules, import_path, procfile)]
     named = _distinct([*chosen, *started], modules, import_path)
     return Programs(
         folders=tuple(named.values()),
@@ -63,6 +55,13 @@ def choose_programs(source: Source, sources: Sources, modules: tuple[Module, ...
         warnings=warnings,
         import_path=import_path,
     )
+
+
+def _asked(source: Source, mains: list[str], modules: tuple[Module, ...], settings: BuildSettings) -> list[str]:
+    wish = next((found for name in _SETTINGS if (found := build_setting(settings, name))), None)
+    install = next((module.heroku["install"] for module in modules if module.heroku.get("install")), "")
+    patterns = (wish.version if wish else install or _app_engine(source)).split()
+    return _matching(mains, [_relative(pattern, modules) for pattern in patterns])
 
 
 def program_name(folder: str, modules: tuple[Module, ...], import_path: str = "app") -> str:
