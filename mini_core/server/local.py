@@ -9,6 +9,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +25,9 @@ from mini_core.types import from_data, value
 
 START_LIMIT = 90.0
 """Seconds that a start may take: images of a network, a recovery after a crash."""
+
+ANSWER_LIMIT = 10.0
+"""Seconds after which a controller that says nothing is stuck."""
 
 COMMAND = (server_python(), "-P", "-m", "mini_core.server")
 
@@ -122,6 +126,7 @@ def down(
     paths = paths or find_paths()
     if is_managed(paths):
         raise Unavailable("The server's services run this platform.", hint="sudo systemctl stop mini mini-router")
+    _end_if_stuck(paths)
     ran = is_running(paths)
     left = state.running_file(paths).exists()
     if not ran and (left or (purge and state.local_file(paths).exists())):
@@ -153,7 +158,7 @@ def stop_controller(paths: Paths) -> None:
     if running is None or not is_running(paths):
         return
     with contextlib.suppress(ProcessLookupError):
-        os.kill(running.pid, 15)
+        os.kill(running.pid, signal.SIGTERM)
     with waiting_for(state.server_lock(paths)):
         pass
 
@@ -182,6 +187,20 @@ def require_own(paths: Paths) -> None:
         raise Unavailable(
             "The server's services run this platform, and they are stopped.", hint="sudo systemctl start mini"
         )
+
+
+def _end_if_stuck(paths: Paths) -> None:
+    """Kills a controller that takes connections and does not answer; apps and router do not depend on it."""
+    running = state.load_running(paths)
+    if running is None or not is_running(paths):
+        return
+    try:
+        adminclient.call(paths.admin_socket, "GET", "/healthz", timeout=ANSWER_LIMIT)
+    except Unavailable:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(running.pid, signal.SIGKILL)
+        with waiting_for(state.server_lock(paths)):
+            pass
 
 
 def _running(paths: Paths) -> state.Running:

@@ -8,13 +8,14 @@ The router and the apps run through all of it.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import http.client
 import os
 import shutil
 import signal
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field
 from pathlib import Path
 from typing import Any, Protocol
@@ -99,6 +100,27 @@ def upgrade(layout: Layout, paths: Paths, service: Service, requirement: str, sa
     old = venvs.in_force(layout)
     if old is None:
         raise InstallError("No server is installed here.", hint="sudo mini server install")
+    with one_at_a_time(layout):
+        return _upgrade(layout, paths, service, requirement, old, say)
+
+
+@contextlib.contextmanager
+def one_at_a_time(layout: Layout) -> Iterator[None]:
+    """Raises InstallError while another upgrade runs, or where the user may not change the server."""
+    try:
+        descriptor = os.open(layout.prefix / "upgrade.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except PermissionError:
+        hint = "sudo mini server upgrade"
+        raise InstallError("This needs the rights of who installed the server.", hint=hint) from None
+    with os.fdopen(descriptor):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InstallError("Another upgrade runs.", hint="Wait for its end, then try again.") from None
+        yield
+
+
+def _upgrade(layout: Layout, paths: Paths, service: Service, requirement: str, old: Path, say: Say) -> Upgraded:
     before = look(paths)
     say(f"Building an environment for {Path(requirement).name} ...")
     new = venvs.build(layout, requirement, venvs.plugin_requirements())

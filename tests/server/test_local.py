@@ -104,6 +104,17 @@ def test_down_after_a_crash_stops_what_the_crash_left_running(stopped: Paths) ->
     assert not local.down(paths=stopped, command=FAKE)  # there is nothing left to stop
 
 
+def test_a_controller_that_is_stuck_is_replaced_to_stop_what_it_left(
+    stopped: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "ANSWER_LIMIT", 0.5)
+    running = start(stopped).running
+    os.kill(running.pid, signal.SIGSTOP)
+    assert local.down(paths=stopped, command=FAKE)
+    assert not alive(running.pid)
+    assert (stopped.data / "was-shut-down").exists()
+
+
 def test_purge_removes_the_apps_and_every_folder(stopped: Paths) -> None:
     start(stopped)
     said: list[str] = []

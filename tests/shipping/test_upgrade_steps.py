@@ -135,6 +135,15 @@ def test_what_was_not_installed_by_mini_is_not_upgraded(tmp_path: Path, paths: P
         upgrade.upgrade(layout, paths, upgrade.LocalService(paths, layout), "x.whl", print)
 
 
+def test_two_upgrades_at_once_do_not_happen(tmp_path: Path) -> None:
+    layout = Layout(prefix=tmp_path)
+    first = upgrade.one_at_a_time(layout)
+    with first, pytest.raises(InstallError, match="Another upgrade runs"), upgrade.one_at_a_time(layout):
+        pass
+    with upgrade.one_at_a_time(layout):
+        pass
+
+
 def test_a_failing_installer_shows_its_last_lines_and_leaves_nothing(tmp_path: Path) -> None:
     layout = Layout(prefix=tmp_path)
     with pytest.raises(InstallError) as error:
