@@ -472,7 +472,7 @@ class Route:
     """Requests for `host` (lower case, no port) below `path` go to one of `targets`, round robin.
 
     live: served. hold: requests wait. asleep: the first request wakes the app, all wait. maintenance: 503 with a
-    page. A live route without targets answers 503. max_requests: how many may be in flight at once (0: no cap).
+    page. A live route without targets answers 503. max_requests: how many may be in flight at once (0: the router's default).
     """
 
     host: str

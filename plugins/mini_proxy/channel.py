@@ -238,7 +238,8 @@ class Channel(HTTPChannel):
 
 
 class Server(TcpWSGIServer):
-    """A listening socket, shared with the other workers."""
+    """A listening socket, shared with the other workers. All are woken by a new connection and one gets it: waking
+    only one (EPOLLEXCLUSIVE) gives most connections to the same."""
 
     channel_class = Channel
     adj: Adjustments
@@ -253,7 +254,6 @@ class Server(TcpWSGIServer):
         super().__init__(
             app, cast(Any, loop), True, sock, dispatcher=dispatcher, adj=adj, sockinfo=info, bind_socket=False
         )
-        loop.share(sock.fileno())
 
     def add_task(self, task: Any) -> None:
         """Called by waitress when a request is complete, from the loop or from the thread of a page before it."""

@@ -18,7 +18,6 @@ from typing import Any, Protocol
 
 IN, OUT = select.POLLIN, select.POLLOUT
 BROKEN = select.POLLHUP | select.POLLERR
-EXCLUSIVE = getattr(select, "EPOLLEXCLUSIVE", 0)
 
 Handler = Callable[[int], None]
 log = logging.getLogger("mini_proxy")
@@ -60,7 +59,6 @@ class Loop(dict[int, Any]):
         self._interest: dict[int, int] = {}
         self._handlers: dict[int, Handler] = {}
         self._gone: set[int] = set()
-        self._shared: set[int] = set()
         self._timers: list[list[Any]] = []
         self.ready: deque[Callable[[], None]] = deque()
         self.stopped = False
@@ -96,22 +94,9 @@ class Loop(dict[int, Any]):
         self._poll.register(fd, flags)
 
     def want(self, fd: int, flags: int) -> None:
-        if self._interest.get(fd, flags) == flags:
-            return
-        self._interest[fd] = flags
-        if fd not in self._shared:
+        if self._interest.get(fd, flags) != flags:
+            self._interest[fd] = flags
             self._poll.modify(fd, flags)
-        elif flags:
-            self._poll.register(fd, flags | EXCLUSIVE)
-        else:
-            self._poll.unregister(fd)
-
-    def share(self, fd: int) -> None:
-        """The descriptor is watched by other processes too: wake one of them per event, not all (Linux)."""
-        if EXCLUSIVE:
-            self._shared.add(fd)
-            self._poll.unregister(fd)
-            self._poll.register(fd, self._interest[fd] | EXCLUSIVE)
 
     def forget(self, fd: int) -> None:
         """To be called before the descriptor is closed. Events of this turn that it still has are dropped, lest they
@@ -119,7 +104,6 @@ class Loop(dict[int, Any]):
         if self._handlers.pop(fd, None):
             del self._interest[fd]
             self._gone.add(fd)
-            self._shared.discard(fd)
             with contextlib.suppress(OSError, KeyError):
                 self._poll.unregister(fd)
 
