@@ -87,6 +87,7 @@ class DeployView:
         self._held: list[str] | None = None
         self._shown: deque[str] = deque(maxlen=500)
         self._took = 0.0
+        self._done = False
 
     def event(self, event: api.DeployEvent) -> None:
         if event.kind == "step":
@@ -95,9 +96,13 @@ class DeployView:
             self.lines.passing(INDENT + event.text)
         elif event.kind == "warning":
             self._show(INDENT + self._context.style("Warning: ", fg="yellow") + event.text)
+        elif event.kind == "info" and event.text.startswith("healthy after "):
+            self._healthy(event.text)
+        elif event.kind == "info" and event.text.startswith("Unchanged"):
+            self._held = [line for line in self._held or [] if "Warning" in line]  # the last line says the rest
         elif event.kind in ("output", "info"):
             self._shown.append(event.text)
-            self._show(INDENT + event.text)
+            self._show((INDENT + event.text).rstrip())
 
     def has_shown(self, tail: tuple[str, ...]) -> bool:
         """Whether the user has just read these lines."""
@@ -115,9 +120,15 @@ class DeployView:
         elif (step, phase) == ("starting", "end"):
             self._took = took
         elif (step, phase) == ("healthy", "end"):
-            self.lines.end(f"Done.  (healthy after {seconds(self._took + took)})")
+            self._healthy(f"healthy after {seconds(self._took + took)}")
         elif (step, phase) == ("drained", "begin"):
             self.lines.passing(f"{INDENT}Open requests of the old release are finished...")
+
+    def _healthy(self, text: str) -> None:
+        """Said once, by the server, or, where it says nothing, from the step's time."""
+        if not self._done:
+            self.lines.end(f"Done.  ({text})")
+        self._done = True
 
     def _heading(self, number: int, text: str) -> str:
         return f"[{number}/3] {text}" if self._numbered else text
@@ -164,7 +175,7 @@ def follow(
     client = context.client()
     _say_waiting(context, info)
     app = client.get(f"/v1/apps/{segment(info.app)}", api.AppInfo)
-    view = DeployView(context, info.app, numbered=numbered, thing=_thing(app))
+    view = DeployView(context, info.app, numbered=numbered, thing=_thing(context, app))
     try:
         for event in follow_deploy(client, info.id, say=view.lines.passing, after=after):
             view.event(event)
@@ -177,8 +188,9 @@ def follow(
     _finish(context, client.get(f"/v1/deploys/{info.id}", api.DeployInfo), app, view, done)
 
 
-def _thing(app: api.AppInfo) -> str:
-    return "process" if app.runtime == "process" else "container"
+def _thing(context: Context, app: api.AppInfo) -> str:
+    runtime = app.runtime or context.client().get("/v1/status", api.StatusInfo).runtime
+    return "process" if runtime == "process" else "container"
 
 
 def _say_waiting(context: Context, info: api.DeployInfo) -> None:

@@ -184,7 +184,8 @@ def test_a_newer_server_is_mentioned_once(mini: Mini):
     with answering(reply(200, b"[]", Mini_Version="99.1.0")) as url:
         result = mini("apps", "--json", "--host", url)
         assert result.out == "[]\n"
-        (line,) = result.err.splitlines()
+        line = result.err.splitlines()[0]
+        assert result.err.count("99.1.0:") == 1
         assert line.startswith(f"Warning: This is mini {__version__}, the server has 99.1.0: upgrade this one: ")
 
 

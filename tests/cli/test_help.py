@@ -62,6 +62,8 @@ def test_mini_alone_shows_the_overview(mini: Mini):
 def test_every_command_that_prints_data_takes_json():
     silent = {
         ("up",),
+        ("run",),
+        ("exec",),
         ("down",),
         ("init",),
         ("eject",),
