@@ -62,6 +62,7 @@ def test_an_example_deploys_answers_and_logs(platform: MiniPlatform, example: Ex
         done = platform.mini("deploy", str(EXAMPLES / example.name), app(example), check=False)
         assert done.returncode == 1
         assert "Docker" in done.stderr
+        platform.mini("apps", "destroy", app(example), "--yes")
         return
     done = platform.mini("deploy", str(EXAMPLES / example.name), app(example))
     assert f"http://{app(example)}.localhost:{platform.port}" in done.stdout + done.stderr
