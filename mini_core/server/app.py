@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,6 @@ JSON = "application/json"
 NDJSON = "application/x-ndjson"
 PROBLEM = "application/problem+json"
 ARCHIVES = ("application/gzip", "application/x-gzip", "application/octet-stream")
-BODY_LIMIT = 8 * 1024 * 1024
-"""Bytes of a JSON body."""
 STREAMS = 32
 """Streams that are served at once."""
 SESSIONS = 64
@@ -164,8 +162,8 @@ def _body(operation: Operation) -> Any:
         return None
     if request.mimetype != JSON:
         raise WrongType(f"Expected {JSON}, got {request.mimetype or 'no content type'}.")
-    if (request.content_length or 0) > BODY_LIMIT:
-        raise TooLarge(f"The body is larger than {BODY_LIMIT // 1024 // 1024} MB.")
+    if (request.content_length or 0) > plugins.BODY_LIMIT:
+        raise TooLarge(f"The body is larger than {plugins.BODY_LIMIT // 1024 // 1024} MB.")
     return _decoded(operation.request, request.get_data(cache=False), "body")
 
 
@@ -214,7 +212,7 @@ def _save(archive: Path) -> None:
 
 
 def _answer(server: _Server, operation: Operation, result: Any) -> Response:
-    if operation.stream:
+    if operation.stream or isinstance(result, Iterator):
         gone = request.environ.get("waitress.client_disconnected", lambda: False)
         response = Response(Lines(iter(result), server.slots, gone), mimetype=NDJSON)
         response.headers["X-Accel-Buffering"] = "no"

@@ -1,4 +1,4 @@
-"""Endpoints and pages of plugins, as operations and routes of the API."""
+"""Endpoints and pages of plugins, as operations and routes of the API. What cannot be served is left out and logged."""
 
 from __future__ import annotations
 
@@ -11,36 +11,49 @@ from flask import Flask, Response, request
 from werkzeug.routing import Map, Rule
 
 from mini_core.controller import Controller
-from mini_core.errors import UsageError
+from mini_core.errors import NotFound, UsageError
 from mini_core.interfaces import ApiRequest, EndpointSpec, Page
 from mini_core.server.operation import Call, Operation
 from mini_core.types import to_data
 
 log = logging.getLogger(__name__)
 
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+BODY_LIMIT = 8 * 1024 * 1024
+"""Bytes of a JSON body."""
+
 
 def operations(controller: Controller) -> tuple[Operation, ...]:
-    """The endpoints of all plugins, below `/v1/x/PLUGIN/`. One that cannot be is left out and logged."""
-    found = []
+    """The endpoints of all plugins, below `/v1/x/PLUGIN/`."""
+    found: dict[tuple[str, str], Operation] = {}
     for plugin, specs in controller.endpoints().items():
         for spec in specs:
-            path = f"/v1/x/{plugin}/{spec.path.lstrip('/')}"
-            try:
-                Map([Rule(path)])
-            except (ValueError, LookupError) as error:
-                log.warning("plugin %s: endpoint %s: %s", plugin, spec.path, error)
-                continue
-            found.append(
-                Operation(
-                    method=spec.method.upper(),
-                    path=path,
-                    handler=_handler(spec),
-                    access="key",
-                    summary=spec.summary or f"Of the plugin {plugin}",
-                    response=Any,
-                )
-            )
-    return tuple(found)
+            operation = _operation(plugin, spec)
+            key = operation.method, operation.path
+            if problem := "there are two of it" if key in found else _problem(operation):
+                log.warning("plugin %s: endpoint %s %s: %s", plugin, spec.method, spec.path, problem)
+            else:
+                found[key] = operation
+    return tuple(found.values())
+
+
+def _operation(plugin: str, spec: EndpointSpec) -> Operation:
+    return Operation(
+        method=spec.method.upper(),
+        path=f"/v1/x/{plugin}/{spec.path.lstrip('/')}",
+        handler=_handler(spec),
+        access="key",
+        summary=spec.summary or f"Of the plugin {plugin}",
+        response=Any,
+    )
+
+
+def _problem(operation: Operation) -> str:
+    try:
+        Map([Rule(operation.path, methods=[operation.method])])
+    except (ValueError, LookupError) as error:
+        return str(error)
+    return "" if operation.method in METHODS else "no such method"
 
 
 def _handler(spec: EndpointSpec) -> Callable[[Call], Any]:
@@ -60,6 +73,8 @@ def _handler(spec: EndpointSpec) -> Callable[[Call], Any]:
 
 
 def _body() -> Any:
+    if (request.content_length or 0) > BODY_LIMIT:
+        raise UsageError(f"The body is larger than {BODY_LIMIT // 1024 // 1024} MB.")
     data = request.get_data(cache=False)
     if not data:
         return None
@@ -72,18 +87,22 @@ def _body() -> Any:
 
 
 def add_pages(app: Flask, controller: Controller) -> None:
-    """The pages of all plugins, below `/x/PLUGIN/`, open to everyone."""
-    for plugin, pages in controller.pages().items():
-        for page in pages:
-            path = f"/x/{plugin}/{page.path.lstrip('/')}"
-            app.add_url_rule(path, f"page {path}", _page(page))
+    """The pages of all plugins, below `/x/PLUGIN/`, open to everyone; `index.html` also as its folder."""
+    pages: dict[str, Page] = {}
+    for plugin, given in controller.pages().items():
+        for page in given:
+            path = page.path.lstrip("/")
+            pages.setdefault(f"{plugin}/{path}", page)
+            if path.rpartition("/")[2] == "index.html":
+                pages.setdefault(f"{plugin}/{path.removesuffix('index.html')}", page)
 
-
-def _page(page: Page) -> Callable[[], Response]:
-    def view() -> Response:
+    def view(path: str) -> Response:
+        page = pages.get(path)
+        if page is None:
+            raise NotFound(f"No such page: /x/{path}")
         response = Response(page.body, content_type=page.content_type)
         response.headers["Content-Security-Policy"] = "frame-ancestors 'none'"
         response.headers["Referrer-Policy"] = "no-referrer"
         return response
 
-    return view
+    app.add_url_rule("/x/<path:path>", "pages", view)

@@ -73,7 +73,15 @@ class FakeController(Controller):
         def echo(request: ApiRequest) -> object:
             return {"actor": request.actor, "app": request.app, "name": request.params["name"], "body": request.body}
 
-        return {"notes": (EndpointSpec(method="POST", path="echo/<name>", handler=echo),)}
+        return {
+            "notes": (
+                EndpointSpec(method="POST", path="echo/<name>", handler=echo),
+                EndpointSpec(method="GET", path="count", handler=lambda _: iter([1, 2, 3]), summary="Count"),
+                EndpointSpec(method="GET", path="count", handler=lambda _: "a second one of this address"),
+                EndpointSpec(method="GET", path="<nosuch:x>", handler=lambda _: "no such converter"),
+                EndpointSpec(method="BREW", path="coffee", handler=lambda _: "no such method"),
+            )
+        }
 
     def pages(self) -> Mapping[str, tuple[Page, ...]]:
         return {"notes": (Page(path="index.html", content_type="text/html", body=b"<p>notes</p>"),)}

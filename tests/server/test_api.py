@@ -20,7 +20,7 @@ GZIP = "application/gzip"
 # --- who may
 
 
-@pytest.mark.parametrize("url", ["/healthz", "/v1/openapi.json", "/", "/x/notes/index.html"])
+@pytest.mark.parametrize("url", ["/healthz", "/v1/openapi.json", "/", "/x/notes/", "/x/notes/index.html"])
 def test_health_document_and_pages_are_open(platform: Platform, url: str) -> None:
     assert platform.client().get(url).status == 200
 
@@ -245,6 +245,12 @@ def test_a_plugins_endpoint_gets_who_asks_and_what_they_sent(platform: Platform)
     assert platform.client().send("POST", "/v1/x/notes/echo/first", {}).status == 401
 
 
+def test_a_plugins_endpoint_may_stream_and_a_bad_one_harms_no_other(platform: Platform) -> None:
+    assert platform.key.get("/v1/x/notes/count").lines() == [1, 2, 3]
+    assert platform.key.get("/v1/x/notes/coffee").status == 404
+    assert platform.client().get("/x/notes/none.html").status == 404
+
+
 # --- streams
 
 
@@ -321,7 +327,7 @@ def test_the_document_describes_exactly_what_is_served(platform: Platform) -> No
         for operation in operations.OPERATIONS
         if operation.access != "internal"
     }
-    assert documented == served | {("POST", "/v1/x/notes/echo/{name}")}
+    assert documented == served | {("POST", "/v1/x/notes/echo/{name}"), ("GET", "/v1/x/notes/count")}
     names = [item["operationId"] for methods in document["paths"].values() for item in methods.values()]
     assert len(names) == len(set(names))
 
