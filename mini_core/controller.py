@@ -170,7 +170,8 @@ class Controller:
     # --- apps
 
     def apps(self, base_url: str) -> tuple[api.AppInfo, ...]:
-        return tuple(describe.app_info(self._parts, app, base_url) for app in self._store.apps.all())
+        with self._store.transaction():  # one look, and one connection for all of its queries
+            return tuple(describe.app_info(self._parts, app, base_url) for app in self._store.apps.all())
 
     def app(self, name: str, base_url: str) -> api.AppInfo:
         return describe.app_info(self._parts, self._store.apps.get(name), base_url)

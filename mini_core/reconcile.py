@@ -160,7 +160,7 @@ class Reconciler:
         elif verdict in ("missing", "crashed") and not app.hold:
             self._act_on_ended(app, item, status)
         elif verdict == "restarted" and status is not None:
-            self._came_back(item, status)
+            self._came_back(app, item, status)
         elif verdict == "adopt" and status is not None:
             self._act_on_running(app, item)
 
@@ -186,11 +186,15 @@ class Reconciler:
         elif item.next_try <= time.time() or item.next_try - time.time() > 2 * CALM:
             self._do(item.id, lambda: self._revive(app, item))
 
-    def _came_back(self, item: Instance, status: InstanceStatus) -> None:
+    def _came_back(self, app: App, item: Instance, status: InstanceStatus) -> None:
         """The engine has restarted it by itself: counted, and watched until it is healthy again."""
-        changes = to_data(crashed(item, status, time.time())) if item.next_try is None else {}
+        changes = to_data(crashed(item, None, time.time())) if item.next_try is None else {}
         changes |= {"next_try": None, "engine_restarts": status.restarts, "healthy": 0, "started_at": time.time()}
-        self._store.instances.change(item.id, **changes)
+        with self._store.transaction():
+            self._store.instances.change(item.id, **changes)
+            if item.next_try is None:
+                data = {"instance": item.id, "name": item.name, "crashes": item.crashes + 1, "restarted_by": "engine"}
+                self._store.events.add("instance.crashed", "platform", app.name, data)
         self._next_probe.pop(item.id, None)
 
     def _act_on_running(self, app: App, item: Instance) -> None:

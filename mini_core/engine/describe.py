@@ -167,7 +167,7 @@ def crash_note(parts: Parts, item: Instance, stored: StoredRelease | None) -> st
         words.append(f"signal {item.signal}")
     elif item.exit_code is not None:
         words.append(f"exit code {item.exit_code}")
-    else:
+    elif item.next_try is not None:
         words.append("not answering")
     if item.next_try is not None and not item.healthy:
         words.append(f"next try in {max(round(item.next_try - time.time()), 0)} s")

@@ -53,10 +53,11 @@ class Crash:
 
 def crashed(item: Instance, status: InstanceStatus | None, now: float) -> Crash:
     crashes = item.crashes + 1
+    ended = status.ended_at if status and status.ended_at else now
     return Crash(
         crashes=crashes,
         crashing_since=item.crashing_since or now,
-        next_try=now + delay(crashes),
+        next_try=(ended if now - LONGEST_DELAY < ended < now else now) + delay(crashes),
         exit_code=status.exit_code if status else None,
         signal=status.signal if status else None,
         oom=status.oom if status else False,
