@@ -155,7 +155,7 @@ def test_uv_installs_the_project_itself_where_it_has_a_build_system_or_a_workspa
 )
 def test_the_manager_s_version_is_the_one_that_is_asked_for(files: dict[str, str], tool: str) -> None:
     plan = plan_of({"pyproject.toml": PROJECT, "uv.lock": UV_LOCK, **APP, **files})
-    assert step(plan, "tools").argv[-1].endswith(f"pip install {tool}")
+    assert step(plan, "tools").argv[-1].endswith(f"bin/python install {tool}")
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_the_manager_s_version_is_the_one_that_is_asked_for(files: dict[str, str
 def test_poetry_is_of_the_major_version_that_wrote_the_lock(lock: str, python: str, tool: str) -> None:
     files = {"pyproject.toml": POETRY, "poetry.lock": lock, **APP}
     plan = plan_of(files, **({"PYTHON_VERSION": python} if python else {}))
-    assert step(plan, "tools").argv[-1].endswith(f"pip install '{tool}' poetry-plugin-export")
+    assert step(plan, "tools").argv[-1].endswith(f"bin/python install '{tool}' poetry-plugin-export")
     assert ("lock --check" in step(plan, "install").argv[-1]) is ("<2" in tool)
     assert step(plan, "install").files == ("pyproject.toml", "poetry.lock")
 
@@ -201,13 +201,21 @@ def test_poetry_without_a_lock_leaves_it_to_pip_where_pip_understands_what_is_as
 def test_pdm_checks_its_lock() -> None:
     plan = plan_of({"pyproject.toml": f"{PROJECT}[tool.pdm]\ndistribution = false", "pdm.lock": "", **APP})
     assert step(plan, "install").argv == (".mini/python/bin/pdm", "install", "--prod", "--check", "--no-self")
-    assert step(plan, "tools").argv[-1].endswith("pip install 'pdm[locked]'")
+    assert step(plan, "tools").argv[-1].endswith("install 'pdm[locked]'")
 
 
 def test_pipenv_checks_its_lock_and_installs_from_it() -> None:
     pipfile = '[packages]\nflask = "*"\ngunicorn = "*"\n'
     plan = plan_of({"Pipfile": pipfile, "Pipfile.lock": '{"default": {"flask": {"version": "==3.0.0"}}}', **APP})
     assert step(plan, "install").argv[-1] == ".mini/python/bin/pipenv verify && .mini/python/bin/pipenv sync"
+    sha = "397f7aa132622ec6e1dc83745c1b80b1e4945f1533d8f334a6e222f2817b11e7"
+    agreed = (
+        '[packages]\nFlask = "==2.0.2"\ngunicorn = "*"\n'
+        '[dev-packages]\ntox = "*"\ncoverage = "*"\nflake8 = "*"\nflask-testing = "*"\n'
+    )
+    lock = f'{{"_meta": {{"hash": {{"sha256": "{sha}"}}}}, "default": {{}}}}'
+    plan = plan_of({"Pipfile": agreed, "Pipfile.lock": lock, **APP})
+    assert step(plan, "install").argv == (".mini/python/bin/pipenv", "sync")
     unlocked = plan_of({"Pipfile": pipfile, **APP})
     assert step(unlocked, "install").argv == (".mini/python/bin/pipenv", "install", "--skip-lock")
     assert "there is no Pipfile.lock: the newest versions that fit are installed" in unlocked.warnings
