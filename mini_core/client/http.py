@@ -275,6 +275,9 @@ class Client:
     def _lost(self, error: Exception) -> Unavailable:
         why = "it takes too long to answer" if isinstance(error, TimeoutError) else "the connection was closed"
         words = self._tunnel.last_words() if self._tunnel is not None else ""
+        if "open failed" in words:  # ssh is there, the server behind it is not
+            hint = f"Is mini installed there, and may you open {self.address.socket}? It needs the group mini."
+            return Unavailable(f"Cannot reach {self.address.text}: {words}", hint=hint, code="unreachable")
         if words:
             return Lost(f"No answer from {self.address.text}: {words}", hint="Look at the server: mini status")
         return Lost(f"No answer from {self.address.text}: {why}", hint="Try again in a moment.")

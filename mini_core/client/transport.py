@@ -39,7 +39,7 @@ def connect_tcp(address: Address, timeout: float) -> http.client.HTTPConnection:
         )
     else:
         connection = http.client.HTTPConnection(address.host, address.port, timeout=CONNECT_TIMEOUT)
-    connection.connect()
+    _connect(connection)
     connection.timeout = timeout
     connection.sock.settimeout(timeout)
     return connection
@@ -48,8 +48,16 @@ def connect_tcp(address: Address, timeout: float) -> http.client.HTTPConnection:
 def connect_unix(path: Path, timeout: float) -> http.client.HTTPConnection:
     """Raises OSError."""
     connection = _UnixConnection(path, timeout)
-    connection.connect()
+    _connect(connection)
     return connection
+
+
+def _connect(connection: http.client.HTTPConnection) -> None:
+    try:
+        connection.connect()
+    except BaseException:
+        connection.close()
+        raise
 
 
 class Tunnel:
