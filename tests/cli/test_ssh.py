@@ -58,7 +58,7 @@ def own_key(sshd: Sshd, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     options = f"-F none -i {sshd.folder}/user -o StrictHostKeyChecking=no -o UserKnownHostsFile={tmp_path}/known"
     program = tmp_path / "bin/ssh"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec {real} {options} -o LogLevel=ERROR "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec {real} {options} "$@"\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
 
