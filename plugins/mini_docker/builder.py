@@ -1,8 +1,8 @@
 """Carries out plans as Docker images.
 
-Build-time variables reach the steps of generated Dockerfiles as a file that is mounted while a step runs; nothing
-of it is in a layer or in the history. With the repository's own Dockerfile, and with the classic builder, there is
-no way to do that, so they are refused there.
+Build-time variables reach the steps of generated Dockerfiles as a file that is mounted while a step runs; nothing of it
+is in a layer or in the history. With the repository's own Dockerfile, and with the classic builder, there is no way to
+do that, so they are refused there. What a step prints is masked by the core, as all output is.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Any
 
 from mini_core.errors import BuildError
 from mini_core.interfaces import Builder, BuildRequest, Job
-from mini_core.redact import Redactor
 from mini_core.types import Image, Plan
 from mini_docker import context, nginx
 from mini_docker.bases import Bases
@@ -48,7 +47,6 @@ class DockerBuilder(Builder):
         return files
 
     def build(self, request: BuildRequest, job: Job) -> Image:
-        job = _Redacting(job, Redactor(request.build_env.values()))
         job.check()
         source = request.source / request.plan.path
         buildkit = not self._classic and self._engine.has_buildkit()
@@ -138,7 +136,7 @@ class DockerBuilder(Builder):
             narrator.take({"error": str(error.explanation or error)})
         failure = narrator.failure()
         if failure:
-            raise job.redacted(failure) if isinstance(job, _Redacting) else failure
+            raise failure
 
     # --- images
 
@@ -219,21 +217,3 @@ def _resolved(plan: Plan, bases: Mapping[str, Base]) -> dict[str, str]:
         for item in plan.toolchains
         if item.name in bases
     }
-
-
-class _Redacting(Job):
-    """A job that masks the build's secrets in what is said to it."""
-
-    def __init__(self, job: Job, redact: Redactor) -> None:
-        self._job, self._redact = job, redact
-        self.deadline, self.cancelled = job.deadline, job.cancelled
-
-    def emit(self, line: str, *, kind: str = "output") -> None:
-        self._job.emit(self._redact(line), kind=kind)
-
-    def check(self) -> None:
-        self._job.check()
-
-    def redacted(self, error: BuildError) -> BuildError:
-        tail = [self._redact(line) for line in error.tail]
-        return BuildError(self._redact(error.message), hint=error.hint, code=error.code, step=error.step, tail=tail)
