@@ -42,6 +42,9 @@ _TOO_LARGE = api.Problem(
     code="too-large",
     hint="Raise upload in server.toml, or see .miniignore",
 )
+_WRONG_KEY = api.Problem(
+    status=401, title="The key is not valid here.", code="denied", hint="Set another: mini config set-api-key"
+)
 _NO_KEY = api.Problem(status=401, title="This needs a key.", code="denied", hint="Set it: mini config set-api-key")
 
 
@@ -52,8 +55,9 @@ def channel_class(allowed: Allowed) -> type[HTTPChannel]:
         def parse_header(self, header_plus: bytes) -> None:
             super().parse_header(header_plus)
             large = self.chunked or self.content_length > UNKNOWN_LIMIT
-            if self.body_rcv is not None and large and not allowed(_key(self.headers)):
-                self.error = _Refusal(_NO_KEY)
+            key = _key(self.headers) if self.body_rcv is not None and large else None
+            if key is not None and not allowed(key):
+                self.error = _Refusal(_WRONG_KEY if key else _NO_KEY)
                 self.body_rcv, self.content_length, self.expect_continue = None, 0, False
 
         def received(self, data: bytes) -> int:
