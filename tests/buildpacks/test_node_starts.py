@@ -8,7 +8,7 @@ import json
 import pytest
 
 from mini_buildpacks.node import NodeBuildpack
-from mini_core.errors import ConfigError
+from mini_core.errors import ConfigError, PlanError
 from mini_core.planning import make_plan
 from mini_core.sources import MemorySource
 from mini_core.testing import BuildpackContract
@@ -171,6 +171,15 @@ def test_a_site_takes_nothing_but_its_files_along() -> None:
     assert (plan.artifacts, plan.runtime, plan.processes) == (("dist",), "", ())
     assert plan.static
     assert plan.static.immutable == ("assets/",)
+
+
+def test_a_site_that_is_built_outside_of_what_is_deployed_is_refused() -> None:
+    with pytest.raises(PlanError, match="writes to ../backend/public, outside"):
+        plan_of(
+            {"vite.config.js": "outDir: '../backend/public'"},
+            dependencies={"vite": "5"},
+            scripts={"build": "vite build"},
+        )
 
 
 def test_next_keeps_its_build_cache() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from mini_buildpacks.node.app import App, Outcome, flag, folder_of, quoted
 from mini_buildpacks.node.package import table
+from mini_core.errors import PlanError
 from mini_core.types import Cache, EnvEntry, StaticSite, Step
 
 Rule = Callable[[App], Outcome | None]
@@ -43,7 +44,14 @@ def library(app: App) -> str:
 
 
 def site(app: App, root: str, *, fallback: str = "", immutable: tuple[str, ...] = ()) -> StaticSite:
-    return StaticSite(root=app.path(root), fallback=fallback, immutable=immutable)
+    """A site in a folder of the app's. Raises PlanError for one outside of the source, which is not there to serve."""
+    folder = app.path(root)
+    if folder.startswith("/") or folder.split("/")[0] == "..":
+        raise PlanError(
+            f"the build writes to {folder}, outside of what is deployed",
+            hint="Deploy the folder that holds both, or change the output folder in the build's configuration.",
+        )
+    return StaticSite(root=folder, fallback=fallback, immutable=immutable)
 
 
 def shell(app: App, line: str) -> tuple[str, ...]:
