@@ -174,7 +174,7 @@ def test_a_site_takes_nothing_but_its_files_along() -> None:
 
 
 def test_a_site_that_is_built_outside_of_what_is_deployed_is_refused() -> None:
-    with pytest.raises(PlanError, match="writes to ../backend/public, outside"):
+    with pytest.raises(PlanError, match=r"writes to \.\./backend/public, outside"):
         plan_of(
             {"vite.config.js": "outDir: '../backend/public'"},
             dependencies={"vite": "5"},
