@@ -148,9 +148,9 @@ class Context:
             import traceback
 
             traceback.print_exception(error)
-        self.info(self.style("Error: ", fg="red", bold=True) + _without_stop(error.message))
+        self.info(self.style("Error: ", fg="red", bold=True) + without_stop(error.message))
         for text in error.tail:
-            self.info(f"      {text}")
+            self.info(f"      {text}".rstrip())
         if error.hint:
             self.info(error.hint)
         return error.exit_status
@@ -223,7 +223,8 @@ def check_app(name: str) -> str:
     return name
 
 
-def _without_stop(text: str) -> str:
+def without_stop(text: str) -> str:
+    """A headline has no full stop."""
     return text.removesuffix(".") if not text.endswith("..") else text
 
 

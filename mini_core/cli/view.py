@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import click
 
 from mini_core import api
-from mini_core.cli.context import Context, colours
+from mini_core.cli.context import Context, colours, without_stop
 from mini_core.cli.output import seconds
 from mini_core.client.follow import follow_deploy
 from mini_core.client.http import segment
@@ -258,10 +258,11 @@ def show_failure(context: Context, info: api.DeployInfo, seen: DeployView | None
         context.info(f"{error}Deploy {info.id} failed")
         return
     step = failure.step or info.step
-    context.info(f"{error}Deploy {info.id} failed ({STEP_WORDS.get(step, step)}): {failure.message}")
+    during = "" if failure.message.startswith(step) else f" ({STEP_WORDS.get(step, step)})"
+    context.info(f"{error}Deploy {info.id} failed{during}: {without_stop(failure.message)}")
     if failure.tail and not (seen and seen.has_shown(failure.tail)):
         for line in failure.tail:
-            context.info(INDENT + line)
+            context.info((INDENT + line).rstrip())
     if failure.hint:
         context.info(failure.hint)
     context.info(f"Look at it again: mini deploys show {info.id}")
