@@ -118,7 +118,7 @@ class Master:
         self._applying = asyncio.Lock()
         self._reloading = asyncio.Lock()
         self._stopping: float | None = None
-        self._settled = False
+        self._settled = self._replacing = False
         self._done = asyncio.Event()
         self._started_at = time.time()
         self._restarts = 0
@@ -201,8 +201,8 @@ class Master:
     async def _ask(self, worker: WorkerHandle) -> None:
         with contextlib.suppress(WorkerGone, TimeoutError):
             answer = await worker.call("status", STUCK_AFTER)
-            worker.figures, worker.phase, worker.generation = answer["figures"], answer["phase"], answer["generation"]
-            worker.figures = {**worker.figures, "connections": answer["connections"]}
+            worker.generation = answer["generation"]
+            worker.figures = {**answer["figures"], "connections": answer["connections"]}
             for app, at in answer["activity"].items():
                 self._activity[app] = max(at, self._activity.get(app, 0.0))
 
@@ -228,7 +228,7 @@ class Master:
         """Starts the workers that are missing. Returns when they serve."""
         if self._stopping is not None or not self._settled:
             return
-        while len(self._active) > self._wanted:
+        while len(self._active) > self._wanted and not self._replacing:
             surplus = self._active[-1]
             surplus.phase = "retiring"
             self._spawn_task(surplus.call, "retire")
@@ -343,14 +343,18 @@ class Master:
 
     async def _replace_all(self) -> None:
         """One worker after the other: the new one serves before the old one retires."""
-        for old in self._active:
-            new = self._start_worker()
-            if not await self._until_serving(new):
-                log.error("a new worker did not start: the old ones stay")
-                return
-            old.phase = "retiring"
-            with contextlib.suppress(WorkerGone, TimeoutError):
-                await old.call("retire")
+        self._replacing = True
+        try:
+            for old in self._active:
+                new = self._start_worker()
+                if not await self._until_serving(new):
+                    log.error("a new worker did not start: the old ones stay")
+                    return
+                old.phase = "retiring"
+                with contextlib.suppress(WorkerGone, TimeoutError):
+                    await old.call("retire")
+        finally:
+            self._replacing = False
         await self._fill()
 
     # --- the end

@@ -141,7 +141,7 @@ class Worker:
     # --- serving
 
     def _accept(self) -> None:
-        if self._servers:
+        if self._phase != "starting":
             return
         self._dispatcher.set_thread_count(PAGE_THREADS)
         app, adj = Pages(), self._adjustments()
