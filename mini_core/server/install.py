@@ -74,7 +74,8 @@ def make_environment(machine: Machine, layout: Layout, requirement: str) -> bool
         return True
     if venvs.in_force(layout) is not None and not requirement:
         return False
-    venv = venvs.build(layout, requirement or venvs.own_requirement(), venvs.plugin_requirements())
+    base = venvs.shared_python([venvs.base_python(), venvs.SYSTEM_PYTHON])
+    venv = venvs.build(layout, requirement or venvs.own_requirement(), venvs.plugin_requirements(), base)
     venvs.switch(layout, venv)
     return True
 

@@ -25,12 +25,43 @@ class InstallError(MiniError):
     code = "install"
 
 
-def create_command(venv: Path, uv: str | None) -> list[str]:
-    """Makes an environment with the Python that runs now."""
-    base = getattr(sys, "_base_executable", sys.executable)
+SYSTEM_PYTHON = Path("/usr/bin/python3")
+_USABLE = "import sys, ensurepip; sys.exit(sys.version_info < (3, 11))"
+
+
+def base_python() -> Path:
+    """The Python that environments are made from: the one that this one was made from."""
+    return Path(getattr(sys, "_base_executable", sys.executable))
+
+
+def shared_python(candidates: Iterable[Path]) -> Path:
+    """The first that every user of this machine can execute, of version 3.11 or newer. Raises InstallError.
+
+    One below /root, where uv and pyenv put theirs for root, is out of reach for the user that services run as.
+    """
+    candidates = tuple(candidates)
+    for python in candidates:
+        if open_to_others(python) and not subprocess.run([python, "-c", _USABLE], capture_output=True).returncode:
+            return python
+    raise InstallError(
+        f"No Python 3.11 that services can use: {', '.join(map(str, candidates))}",
+        hint="apt install python3 python3-venv, then try again.",
+    )
+
+
+def open_to_others(path: Path) -> bool:
+    """Whether users that have no part in the file can pass to it and execute it."""
+    if not path.exists():
+        return False
+    given, real = path.absolute(), path.resolve()
+    return all(item.stat().st_mode & 0o001 for item in (*given.parents, real, *real.parents))
+
+
+def create_command(venv: Path, uv: str | None, base: Path) -> list[str]:
+    """Makes an environment."""
     if uv:
-        return [uv, "venv", "--quiet", "--python", base, str(venv)]
-    return [base, "-m", "venv", str(venv)]
+        return [uv, "venv", "--quiet", "--python", str(base), str(venv)]
+    return [str(base), "-m", "venv", str(venv)]
 
 
 def install_command(venv: Path, requirements: Iterable[str], uv: str | None) -> list[str]:
@@ -40,13 +71,13 @@ def install_command(venv: Path, requirements: Iterable[str], uv: str | None) -> 
     return [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements]
 
 
-def build(layout: Layout, requirement: str, plugins: Iterable[str] = ()) -> Path:
+def build(layout: Layout, requirement: str, plugins: Iterable[str] = (), base: Path | None = None) -> Path:
     """A new environment with mini and the plugins in it, not in force yet. Raises InstallError."""
     layout.venvs.mkdir(mode=0o755, parents=True, exist_ok=True)
     venv = layout.venvs / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     uv = find_uv()
     try:
-        run(create_command(venv, uv))
+        run(create_command(venv, uv, base or base_python()))
         run(install_command(venv, [requirement, *plugins], uv))
     except BaseException:
         shutil.rmtree(venv, ignore_errors=True)

@@ -152,6 +152,17 @@ def test_a_failing_installer_shows_its_last_lines_and_leaves_nothing(tmp_path: P
     assert list(layout.venvs.iterdir()) == []
 
 
+def test_services_get_a_python_that_they_can_reach(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    hidden = tmp_path / "python"
+    hidden.symlink_to("/bin/true")
+    assert not venvs.open_to_others(hidden)
+    with pytest.raises(InstallError, match=r"No Python 3\.11 that services can use") as error:
+        venvs.shared_python([hidden, tmp_path / "missing"])
+    assert error.value.hint == "apt install python3 python3-venv, then try again."
+    assert venvs.shared_python([hidden, Path("/bin/true")]) == Path("/bin/true")
+
+
 def test_uv_is_used_where_it_is_and_pip_otherwise(tmp_path: Path) -> None:
     assert venvs.install_command(tmp_path, ["x.whl"], "/usr/bin/uv")[:3] == ["/usr/bin/uv", "pip", "install"]
     assert venvs.install_command(tmp_path, ["x.whl"], None)[:4] == [f"{tmp_path}/bin/python", "-m", "pip", "install"]
