@@ -11,10 +11,11 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from mini_core import api
-from mini_core.errors import ConfigError, MiniError, PlanError
+from mini_core.choosing import Found, alternative, choose, collect, other_language, starts
+from mini_core.errors import PlanError
 from mini_core.explain import headline
 from mini_core.interfaces import Buildpack, Source, WorkspaceBuildpack
 from mini_core.manifest import CronJob, Manifest, read_manifest, shell
@@ -22,6 +23,9 @@ from mini_core.types import BuildSettings, EnvEntry, Offer, Plan, ProcessType, S
 
 Amend = Callable[[Source, Plan], Plan]
 """Adds what plugins want to a plan, as `Hooks.amend_plan` does. The source is the app's folder."""
+
+MAX_FOLDERS = 1000
+"""Folders that are searched for an app where the root has none."""
 
 MAX_CANDIDATES = 12
 """A repository with more apps than that is a collection: choosing one of them would be a coin toss."""
@@ -31,25 +35,6 @@ _SKIPPED = re.compile(
     r"\.|node_modules$|vendor$|venv$|env$|tests?$|__pycache__$|site-packages$|docs?$|fixtures$|third_party$"
 )
 _PREFERRED = ("app", "web", "server", "backend", "api", "site", "frontend", "client", "src")
-_OTHER_LANGUAGES = {
-    "Gemfile": "Ruby",
-    "composer.json": "PHP",
-    "index.php": "PHP",
-    "pom.xml": "Java",
-    "build.gradle": "Java",
-    "build.gradle.kts": "Java",
-    "Cargo.toml": "Rust",
-    "mix.exs": "Elixir",
-    "deno.json": "Deno",
-    "deno.jsonc": "Deno",
-    "project.clj": "Clojure",
-    "build.sbt": "Scala",
-    "pubspec.yaml": "Dart",
-    "Package.swift": "Swift",
-    "stack.yaml": "Haskell",
-    "build.zig": "Zig",
-    "CMakeLists.txt": "C or C++",
-}
 
 
 @value
@@ -86,24 +71,6 @@ class Planned:
         )
 
 
-@dataclass(frozen=True)
-class Failed:
-    """A buildpack that recognised a source and found it broken, and how strongly it believes that it is its own."""
-
-    buildpack: str
-    error: MiniError
-    strength: Strength
-
-
-@dataclass(frozen=True)
-class Found:
-    """What the buildpacks say about one folder."""
-
-    offers: tuple[Offer, ...] = ()
-    failed: tuple[Failed, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-
 def make_plan(
     source: Source,
     buildpacks: Sequence[Buildpack],
@@ -138,8 +105,8 @@ def make_plan(
         plan = amend(root, plan)
     validate(plan)
     others = [item for item in found.offers if item is not offer]
-    alternatives = (*alternatives, *(_alternative(item) for item in others))
-    start_notes = [] if _starts(plan) else [NO_START]
+    alternatives = (*alternatives, *(alternative(item) for item in others))
+    start_notes = [] if starts(plan) else [NO_START]
     return Planned(
         plan=plan,
         manifest=manifest,
@@ -155,7 +122,7 @@ NO_START = "No start command found: add a Procfile with a line such as `web: pyt
 
 def require_start(plan: Plan) -> None:
     """Raises PlanError for a plan that builds but has nothing to start."""
-    if not _starts(plan):
+    if not starts(plan):
         raise PlanError(
             f"no start command found for this {plan.buildpack} app{_tried(plan)}",
             hint="Add a Procfile with a line such as `web: COMMAND`, or [processes] in mini.toml.",
@@ -165,10 +132,6 @@ def require_start(plan: Plan) -> None:
 
 def _tried(plan: Plan) -> str:
     return f" ({'; '.join(plan.warnings)})" if plan.warnings else ""
-
-
-def _starts(plan: Plan) -> bool:
-    return bool(plan.dockerfile or plan.static or any(item.name != "release" for item in plan.processes))
 
 
 def _manifest(source: Source, path: str, app: str) -> tuple[Manifest, tuple[str, ...]]:
@@ -191,132 +154,6 @@ def _settings(manifest: Manifest, buildpack: str, build_env: Mapping[str, str]) 
     return replace(build, buildpack=buildpack or build.buildpack, env={**given, **build.env, **build_env})
 
 
-# --- Detecting -------------------------------------------------------------------------------------------------
-
-
-def collect(source: Source, buildpacks: Iterable[Buildpack], settings: BuildSettings) -> Found:
-    """Asks every buildpack. One that crashes is a warning that names it; the others go on."""
-    offers: list[Offer] = []
-    failed: list[Failed] = []
-    warnings: list[str] = []
-    for buildpack in sorted(buildpacks, key=lambda item: item.name):
-        try:
-            offer = buildpack.detect(source, settings)
-            if offer is not None and not isinstance(offer, Offer):
-                raise TypeError(f"expected an Offer, got {type(offer).__name__}")
-        except MiniError as error:
-            failed.append(Failed(buildpack.name, error, getattr(error, "strength", Strength.MANIFEST)))
-        except Exception as error:  # third-party code: whatever it raises
-            warnings.append(f"buildpack {buildpack.name} crashed: {type(error).__name__}: {error}")
-        else:
-            if offer is not None:
-                offers.append(offer)
-    offers.sort(key=_rank)
-    return Found(tuple(offers), tuple(failed), tuple(warnings))
-
-
-def _rank(offer: Offer) -> tuple[int, bool, bool, int, int, str]:
-    """Sorts the best first: strength, then a framework, something to start, languages combined, evidence, name."""
-    plan = offer.plan
-    return (
-        -offer.strength,
-        not plan.framework,
-        not _starts(plan),
-        -len(plan.toolchains),
-        -len(plan.evidence),
-        offer.buildpack,
-    )
-
-
-def choose(
-    found: Found, buildpacks: Sequence[Buildpack], settings: BuildSettings, manifest: Manifest, source: Source
-) -> tuple[Offer, tuple[str, ...]]:
-    """The offer to take, and warnings. Raises PlanError where there is none, or what the best buildpack found."""
-    wanted = settings.buildpack
-    if wanted:
-        return _explicit(found, buildpacks, wanted), ()
-    notes: tuple[str, ...] = ()
-    named = _from_app_json(manifest.buildpacks)
-    if named:
-        best = next((offer for offer in found.offers if offer.buildpack == named), None)
-        if best is not None and best.strength < Strength.DOCKERFILE:
-            return best, ()
-        broken = next((item for item in found.failed if item.buildpack == named), None)
-        if broken is not None:
-            raise broken.error
-    worst = max(found.failed, key=lambda item: item.strength, default=None)
-    if not found.offers or (worst is not None and worst.strength > found.offers[0].strength):
-        raise worst.error if worst is not None else _nothing(source, buildpacks)
-    if worst is not None and worst.strength == found.offers[0].strength and not found.offers[0].plan.framework:
-        raise worst.error
-    for item in found.failed:
-        notes = (*notes, f"{item.buildpack} was left out: {item.error.message}")
-    return found.offers[0], (*notes, *_contest(found.offers))
-
-
-def _explicit(found: Found, buildpacks: Sequence[Buildpack], wanted: str) -> Offer:
-    for failed in found.failed:
-        if failed.buildpack == wanted:
-            raise failed.error
-    for offer in found.offers:
-        if offer.buildpack == wanted:
-            return replace(offer, strength=Strength.EXPLICIT)
-    known = {item.name: item for item in buildpacks}
-    if wanted not in known:
-        raise ConfigError(f"no buildpack named {wanted}", hint=f"There are: {', '.join(sorted(known))}.")
-    raise PlanError(
-        f"the {wanted} buildpack does not recognise this app: it looks for {known[wanted].description}",
-        hint="Add what is missing, or take the buildpack out of mini.toml (or the --buildpack flag).",
-        code="not-detected",
-    )
-
-
-_HEROKU_NAME = re.compile(r"(?:heroku/|heroku-buildpack-|buildpacks-|^)(python|nodejs|node|go|static|nginx)\b")
-
-
-def _from_app_json(names: Sequence[str]) -> str:
-    """The buildpack that app.json names: the last known one, for that one starts the app at Heroku."""
-    for name in reversed(names):
-        match = _HEROKU_NAME.search(name)
-        if match:
-            return {"nodejs": "node", "nginx": "static"}.get(match[1], match[1])
-    return ""
-
-
-def _contest(offers: Sequence[Offer]) -> Iterator[str]:
-    """A warning for every offer as strong as the chosen one, unless the plan combines both."""
-    best, *others = offers
-    for other in others:
-        main = other.plan.toolchains[0].name if other.plan.toolchains else other.buildpack
-        if other.strength == best.strength and best.plan.toolchain(main) is None:
-            yield (
-                f"{best.buildpack} ({best.reason}) and {other.buildpack} ({other.reason}) fit equally "
-                f"well: {best.buildpack} taken. The other: --buildpack {other.buildpack}, or build.buildpack in "
-                "mini.toml"
-            )
-
-
-def _alternative(offer: Offer) -> str:
-    return f"{offer.buildpack}: {offer.reason} (--buildpack {offer.buildpack})"
-
-
-def _nothing(source: Source, buildpacks: Sequence[Buildpack]) -> PlanError:
-    looked = "; ".join(f"{item.name}: {item.description}" for item in sorted(buildpacks, key=lambda item: item.name))
-    for name, language in _OTHER_LANGUAGES.items():
-        if source.has(name):
-            return PlanError(
-                f"this looks like a {language} app ({name}), for which there is no buildpack here",
-                hint=f"Add a Dockerfile, or install a buildpack for {language}. Looked for: {looked}.",
-                code="not-detected",
-            )
-    count = len(source.files())
-    return PlanError(
-        f"nothing that can be run was recognised in {count} file{'s' if count != 1 else ''}",
-        hint=f"Looked for: {looked}. Add one of them, or say how to start it in a Procfile.",
-        code="not-detected",
-    )
-
-
 # --- Monorepos -------------------------------------------------------------------------------------------------
 
 
@@ -329,7 +166,7 @@ def _folder(
     best = found.offers[0].strength if found.offers else 0
     if fixed or manifest.path != "." or settings.buildpack or found.failed or best > Strength.LOOSE:
         return manifest.path, found, ()
-    foreign = not found.offers and any(source.has(name) for name in _OTHER_LANGUAGES)
+    foreign = not found.offers and bool(other_language(source))
     candidates = [] if foreign else _candidates(source, buildpacks, settings)
     if found.offers or not candidates:
         return ".", found, tuple(_folder_line(path, item) for path, item in candidates)
@@ -370,7 +207,8 @@ def _candidates(source: Source, buildpacks: Sequence[Buildpack], settings: Build
     """Folders, at most two levels down, that a buildpack recognises, the likeliest first. A folder inside of one
     that is recognised is a part of it."""
     found: dict[str, Found] = {}
-    for folder in sorted(_folders(source), key=lambda item: (item.count("/"), item)):
+    folders = sorted(_folders(source), key=lambda item: (item.count("/"), item))
+    for folder in folders[:MAX_FOLDERS]:
         if any(folder.startswith(f"{taken}/") for taken in found):
             continue
         answer = collect(source.sub(folder), buildpacks, settings)
@@ -385,7 +223,7 @@ def _folder_rank(item: tuple[str, Found]) -> tuple[int, bool, int, int, str]:
     offer = found.offers[0]
     name = path.rpartition("/")[2].lower()
     preferred = _PREFERRED.index(name) if name in _PREFERRED else len(_PREFERRED)
-    return -offer.strength, not _starts(offer.plan), path.count("/"), preferred, path
+    return -offer.strength, not starts(offer.plan), path.count("/"), preferred, path
 
 
 def _folders(source: Source) -> set[str]:

@@ -14,8 +14,10 @@ import stat
 import tarfile
 import tempfile
 import zlib
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from functools import cache, cached_property
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import IO
 
@@ -135,8 +137,10 @@ class SubSource(BaseSource):
         self._prefix = path.rstrip("/") + "/"
 
     def _index(self) -> Mapping[str, str | None]:
-        start = len(self._prefix)
-        return {path[start:]: None for path in self._parent.files() if path.startswith(self._prefix)}
+        files, start = self._parent.files(), len(self._prefix)
+        first = bisect_left(files, self._prefix)
+        inside = takewhile(lambda path: path.startswith(self._prefix), islice(files, first, None))
+        return {path[start:]: None for path in inside}
 
     def _bytes(self, path: str) -> bytes | None:
         return self._parent.read(self._prefix + path)
