@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from mini_core import api
-from mini_core.archive import PackResult, pack
+from mini_core.archive import PackResult, Progress, pack
 from mini_core.cli import params
 from mini_core.cli.base import APP, HOST, JSON, YES, options, pass_context
 from mini_core.cli.context import Context, check_app
@@ -93,7 +95,7 @@ def _pack(context: Context, path: Path, archive: Path) -> PackResult:
     lines.begin("[1/3] Packing source code...")
     try:
         _refuse_home(path)
-        packed = pack(path, archive)
+        packed = pack(path, archive, progress=_every_tenth(lines.update))
     except BaseException:
         lines.close()
         raise
@@ -109,6 +111,19 @@ def _pack(context: Context, path: Path, archive: Path) -> PackResult:
     for text in packed.left_out:
         context.info(f"Left out: {text}")
     return packed
+
+
+def _every_tenth(show: Callable[[str], None]) -> Progress:
+    """Ten times a second at most."""
+    shown = time.monotonic()
+
+    def progress(files: int, count: int) -> None:
+        nonlocal shown
+        if time.monotonic() - shown > 0.1:
+            shown = time.monotonic()
+            show(f"{plural(files, 'file')}, {size(count)}")
+
+    return progress
 
 
 def _refuse_home(path: Path) -> None:

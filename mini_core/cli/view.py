@@ -6,7 +6,6 @@ import contextlib
 import shutil
 import socket
 import sys
-import time
 from collections import deque
 from urllib.parse import urlsplit
 
@@ -35,7 +34,7 @@ class Lines:
     """Whole lines, one open line that may get an end, one passing line at the bottom of a terminal."""
 
     def __init__(self) -> None:
-        self._open = False
+        self._open = ""
         self._passing = False
         self._live = colours(sys.stderr)
 
@@ -47,13 +46,18 @@ class Lines:
         """A line that `end` may finish."""
         self._clear()
         click.echo(text, err=True, nl=False)
-        self._open = True
+        self._open = text
+
+    def update(self, text: str) -> None:
+        """Behind the open line, on a terminal, until its end comes."""
+        if self._live and self._open:
+            click.echo(f"\r\x1b[K{self._open} {text}", err=True, nl=False)
 
     def end(self, text: str) -> None:
         """On the open line, or, where others came in between, on one of its own."""
         if self._open:
-            click.echo(f" {text}", err=True)
-            self._open = False
+            click.echo(f"\r\x1b[K{self._open} {text}" if self._live else f" {text}", err=True)
+            self._open = ""
         else:
             self.line(INDENT + text)
 
@@ -72,7 +76,7 @@ class Lines:
             click.echo("", err=True)
         if self._passing:
             click.echo("\r\x1b[K", err=True, nl=False)
-        self._open = self._passing = False
+        self._open, self._passing = "", False
 
 
 class DeployView:
@@ -98,6 +102,8 @@ class DeployView:
             self._show(INDENT + self._context.style("Warning: ", fg="yellow") + event.text)
         elif event.kind == "info" and event.text.startswith("healthy after "):
             self._healthy(event.text)
+        elif event.kind == "info" and event.text.startswith("Waiting for deploy "):
+            self.lines.line(event.text)
         elif event.kind == "info" and event.text.startswith("Unchanged"):
             self._held = [line for line in self._held or [] if "Warning" in line]  # the last line says the rest
         elif event.kind in ("output", "info"):
@@ -170,10 +176,10 @@ def follow(
         return
     if detach:
         context.data(info, "")
-        context.info(f"Deploy {info.id} started. Follow: mini deploys attach {info.id}")
+        begun = f"waits for deploy {info.waiting_for}" if info.waiting_for else "started"
+        context.info(f"Deploy {info.id} {begun}. Follow: mini deploys attach {info.id}")
         return
     client = context.client()
-    _say_waiting(context, info)
     app = client.get(f"/v1/apps/{segment(info.app)}", api.AppInfo)
     view = DeployView(context, info.app, numbered=numbered, thing=_thing(context, app))
     try:
@@ -191,14 +197,6 @@ def follow(
 def _thing(context: Context, app: api.AppInfo) -> str:
     runtime = app.runtime or context.client().get("/v1/status", api.StatusInfo).runtime
     return "process" if runtime == "process" else "container"
-
-
-def _say_waiting(context: Context, info: api.DeployInfo) -> None:
-    if info.state != "waiting" or info.waiting_for is None:
-        return
-    other = context.client().get(f"/v1/deploys/{info.waiting_for}", api.DeployInfo)
-    since = seconds(max(0.0, time.time() - other.created_at))
-    context.info(f"Waiting for deploy {other.id} (key {other.actor}, {since})")
 
 
 def _finish(context: Context, info: api.DeployInfo, app: api.AppInfo, view: DeployView, done: str) -> None:

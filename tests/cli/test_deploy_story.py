@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import tarfile
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -204,22 +203,33 @@ def test_a_cancelled_deploy_ends_with_1(mini: Mini, server: FakeServer, folder: 
     assert "Error: Deploy 41 was cancelled" in mini("deploy", ".", "blog", code=1).err
 
 
-def test_waiting_for_another_deploy_names_it(
+def test_waiting_for_another_deploy_names_it(mini: Mini, server: FakeServer, folder: Path):
+    waiting = said(1, "Waiting for deploy 41 (key ci, 40 s)", "info")
+    server.controller.script = lambda _, after: iter([waiting, *STORY])
+    lines = mini("deploy", ".", "blog").err.splitlines()
+    assert lines[2:4] == [waiting.text, '[2/3] Building image "app-blog"...']
+
+
+def test_detached_behind_another_deploy_says_so(
     mini: Mini, server: FakeServer, folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    controller = server.controller
-    other = controller.job("blog", "deploy", "ci")
-    controller.jobs[other.id] = replace(other, created_at=time.time() - 40)
-    real = controller.job
+    real = server.controller.job
+    monkeypatch.setattr(server.controller, "job", lambda *given: replace(real(*given), state="waiting", waiting_for=7))
+    assert (
+        "Deploy 41 waits for deploy 7. Follow: mini deploys attach 41" in mini("deploy", "-a", "blog", "--detach").err
+    )
 
-    def job(app: str, kind: str, actor: str) -> api.DeployInfo:
-        info = real(app, kind, actor)
-        waiting = replace(info, state="waiting", waiting_for=other.id)
-        controller.jobs[info.id] = waiting
-        return waiting
 
-    monkeypatch.setattr(controller, "job", job)
-    assert "Waiting for deploy 41 (key ci, 40 s)" in mini("deploy", ".", "blog").err.splitlines()
+def test_on_a_terminal_packing_shows_progress_and_colour(server: FakeServer, folder: Path):
+    """The output of a real pseudo-terminal."""
+    command = f"{sys.executable} -m mini_core.cli.main deploy . blog"
+    environment = {name: item for name, item in os.environ.items() if name != "NO_COLOR"} | {"TERM": "xterm"}
+    done = subprocess.run(["script", "-qec", command, "/dev/null"], capture_output=True, text=True, env=environment)
+    assert "[1/3] Packing source code... Done." in done.stdout and "\x1b[K" in done.stdout
+    quiet = subprocess.run(
+        ["script", "-qec", command, "/dev/null"], capture_output=True, text=True, env={**environment, "NO_COLOR": "1"}
+    )
+    assert "\x1b" not in quiet.stdout and "Your app is live at" in quiet.stdout
 
 
 def test_a_connection_that_breaks_is_taken_up_again_without_losing_a_line(mini: Mini, server: FakeServer, folder: Path):
