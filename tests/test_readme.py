@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -105,9 +106,10 @@ def test_its_tour_prints_what_it_says(tmp_path_factory: pytest.TempPathFactory):
     platform.up()
     try:
         for command, expected in steps():
-            if command.startswith("logs"):
-                until(lambda c=command: platform.mini(*c.split(), cwd=ROOT).stdout, what="a line in the log")
-            done = platform.mini(*command.split(), cwd=ROOT)
+            words = shlex.split(command)
+            if words[0] == "logs":
+                until(lambda w=words: platform.mini(*w, cwd=ROOT).stdout, what="a line in the log")
+            done = platform.mini(*words, cwd=ROOT)
             printed = (done.stderr + done.stdout).strip()
             assert pattern(expected).search(printed), f"{command}\nexpected:\n{expected}\nprinted:\n{printed}"
     finally:
