@@ -188,6 +188,7 @@ class Controller:
     def rename_app(self, name: str, new: str, actor: str) -> None:
         with self._store.transaction():
             app = self._store.apps.get(name)
+            self._engine.queue.check_idle(app)
             self._store.apps.rename(app.id, check_name(new))
             self._store.keys.rename_app(name, new)
             self._store.meta.next_generation()
@@ -322,10 +323,7 @@ class Controller:
         with self._store.transaction():
             found = self._store.apps.get(app)
             requests.current_release(self._parts, found)
-            if busy := self._store.deploys.unfinished(found.id):
-                raise Conflict(
-                    f"Deploy {busy[0].id} of {app} is under way.", hint=f"mini deploys cancel {busy[0].id}", code="busy"
-                )
+            self._engine.queue.check_idle(found)
             self._store.apps.change(found.id, state="stopped", asleep=0)
             for item in self._store.instances.find(app=found.id, phase="live"):
                 self._store.instances.change(item.id, phase="retired", routed=0)

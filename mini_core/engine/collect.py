@@ -63,6 +63,8 @@ class Collector:
                 self._follow()
                 return
             except Exception as error:
+                if self._stopped:
+                    return
                 log.warning("the log of %s could not be read: %s", self._item.id, error)
                 time.sleep(RETRY)
 

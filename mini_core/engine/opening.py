@@ -139,7 +139,7 @@ def choose_runtime(store: Store, wanted: str, found: Mapping[str, Runtime]) -> t
         chosen, notice = (wanted, "") if wanted else _first_that_works(found)
     runtime = pick("runtime", chosen, found)
     store.meta.set("runtime", chosen)
-    if notice:
+    if notice or wanted:
         store.meta.set("runtime-notice", notice)
     return runtime, store.meta.get("runtime-notice")
 
@@ -152,7 +152,7 @@ def _first_that_works(found: Mapping[str, Runtime]) -> tuple[str, str]:
         try:
             found[name].check()
         except MiniError as error:
-            remarks.append(f"{error.message} {error.hint}".strip())
+            remarks.append(": ".join(filter(None, (error.message.rstrip("."), error.hint))))
         else:
             return name, "; ".join(remarks)
     raise Unavailable(

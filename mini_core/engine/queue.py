@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -16,11 +17,13 @@ from mini_core.engine.job import DeployJob
 from mini_core.engine.journal import Journal
 from mini_core.engine.parts import Parts
 from mini_core.engine.routing import Publisher
-from mini_core.errors import Cancelled, Conflict, MiniError
+from mini_core.errors import Cancelled, Conflict, MiniError, NotFound
 from mini_core.releases import prune_images
 from mini_core.store.deploys import FINISHED
 from mini_core.store.records import App, Deploy, Request
 from mini_core.types import to_data
+
+log = logging.getLogger(__name__)
 
 OVERTIME = 60.0
 """Seconds past its deadline after which a deploy that hangs in somebody else's call is given up."""
@@ -83,12 +86,23 @@ class DeployQueue:
         app = self._store.apps.by_id(deploy.app)
         job = DeployJob(self._store, self._journal, self._parts.book, app, deploy)
         self._jobs[deploy.id] = job
-        thread = threading.Thread(target=self._run, args=(app, job, work), name=f"deploy-{deploy.id}", daemon=True)
+        thread = threading.Thread(
+            target=self._carry_out, args=(app, job, work), name=f"deploy-{deploy.id}", daemon=True
+        )
         self._threads = {number: item for number, item in self._threads.items() if item.is_alive()}
         self._threads[deploy.id] = thread
         thread.start()
 
     # --- under way
+
+    def _carry_out(self, app: App, job: DeployJob, work: Callable[[Pipeline], None]) -> None:
+        try:
+            self._run(app, job, work)
+        except NotFound:
+            log.info("deploy %d: its app was destroyed meanwhile", job.deploy.id)
+        except Exception:
+            if not self._closed:
+                log.exception("deploy %d could not be ended properly", job.deploy.id)
 
     def _run(self, app: App, job: DeployJob, work: Callable[[Pipeline], None]) -> None:
         deploy = job.deploy
@@ -172,6 +186,14 @@ class DeployQueue:
         self._nudge()
 
     # --- from outside
+
+    def check_idle(self, app: App) -> None:
+        """Raises Conflict while a deploy of the app is under way."""
+        if busy := self._store.deploys.unfinished(app.id):
+            number = busy[0].id
+            raise Conflict(
+                f"Deploy {number} of {app.name} is under way.", hint=f"mini deploys cancel {number}", code="busy"
+            )
 
     def cancel(self, number: int, actor: str) -> Deploy:
         """Raises Conflict for a deploy that is live already."""
