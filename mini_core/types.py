@@ -270,7 +270,7 @@ class BuildSettings:
     """What the user asked of the build (mini.toml's `[build]`, flags, build-time variables that name versions).
 
     env holds no secrets: only entries written in the repository's own files. dockerfile, target, args: of the
-    repository's own Dockerfile.
+    repository's own Dockerfile. processes: what the Procfile and mini.toml start, whatever a buildpack detects.
     """
 
     buildpack: str = ""
@@ -279,6 +279,7 @@ class BuildSettings:
     dockerfile: str = ""
     target: str = ""
     args: Mapping[str, str] = field(default_factory=dict)
+    processes: tuple[ProcessType, ...] = ()
 
 
 @value
@@ -472,7 +473,8 @@ class Route:
     """Requests for `host` (lower case, no port) below `path` go to one of `targets`, round robin.
 
     live: served. hold: requests wait. asleep: the first request wakes the app, all wait. maintenance: 503 with a
-    page. A live route without targets answers 503. max_requests: how many may be in flight at once (0: the router's default).
+    page. A live route without targets answers 503. max_requests: how many may be in flight at once (0: the
+    router's default).
     """
 
     host: str
