@@ -425,7 +425,9 @@ class FakeBuildpack:
             processes=tuple(processes),
             steps=tuple(steps),
             env=tuple(EnvEntry(**entry) for entry in wish.get("env", ())),
-            health=Health(path=wish.get("health", ""), timeout=wish.get("timeout", 1.5)),
+            health=Health(
+                path=wish.get("health", ""), timeout=wish.get("timeout", 1.5), interval=wish.get("interval", 10.0)
+            ),
         )
         return Offer(buildpack="fake", strength=Strength.PROJECT, reason="has fake.json", plan=plan)
 
