@@ -90,11 +90,11 @@ def make_plan(
     if not source.files():
         raise PlanError("the folder is empty: there is nothing to deploy", hint="Run it in the app's folder.")
     manifest, notes = _manifest(source, path, app)
-    settings = _settings(manifest, buildpack, build_env or {})
+    settings = build_settings(manifest, buildpack, build_env or {})
     folder, found, alternatives = _folder(source, manifest, buildpacks, settings, fixed=bool(path))
     if folder != manifest.path:
         manifest = read_manifest(source, folder, app)
-        settings = _settings(manifest, buildpack, build_env or {})
+        settings = build_settings(manifest, buildpack, build_env or {})
     member = _member(source, manifest.path, found, buildpacks, settings)
     if member is not None:
         folder, found, manifest = ".", replace(found, offers=(member, *found.offers[1:])), _inside(manifest)
@@ -147,11 +147,18 @@ def _manifest(source: Source, path: str, app: str) -> tuple[Manifest, tuple[str,
     return chosen, (f"mini.toml has several apps: {first.name} taken. The others: {names} (--path, or --all)",)
 
 
-def _settings(manifest: Manifest, buildpack: str, build_env: Mapping[str, str]) -> BuildSettings:
-    """What buildpacks get to see: the environment that the repository's files give is theirs to read, too."""
+def build_settings(
+    manifest: Manifest, buildpack: str = "", build_env: Mapping[str, str] | None = None
+) -> BuildSettings:
+    """What buildpacks get to see: what is asked of the build, the environment and the processes that files give."""
     given = {entry.name: entry.value for entry in manifest.env if entry.kind == "value"}
     build = manifest.build
-    return replace(build, buildpack=buildpack or build.buildpack, env={**given, **build.env, **build_env})
+    return replace(
+        build,
+        buildpack=buildpack or build.buildpack,
+        env={**given, **build.env, **(build_env or {})},
+        processes=merge_processes((), manifest),
+    )
 
 
 # --- Monorepos -------------------------------------------------------------------------------------------------

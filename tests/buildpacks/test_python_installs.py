@@ -6,6 +6,8 @@ import pytest
 
 from mini_buildpacks.python import PythonBuildpack
 from mini_core.errors import ConfigError
+from mini_core.manifest import read_manifest
+from mini_core.planning import build_settings
 from mini_core.sources import MemorySource
 from mini_core.types import BuildSettings, Plan, Step, Strength
 
@@ -13,7 +15,8 @@ APP = {"app.py": "from flask import Flask\napp = Flask(__name__)\n"}
 
 
 def plan_of(files: dict[str, str | bytes], **env: str) -> Plan:
-    offer = PythonBuildpack().detect(MemorySource(files), BuildSettings(env=env))
+    source = MemorySource(files)
+    offer = PythonBuildpack().detect(source, build_settings(read_manifest(source), build_env=env))
     assert offer is not None
     return offer.plan
 

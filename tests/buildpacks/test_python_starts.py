@@ -7,7 +7,8 @@ import textwrap
 import pytest
 
 from mini_buildpacks.python import PythonBuildpack
-from mini_core.planning import make_plan
+from mini_core.manifest import read_manifest
+from mini_core.planning import build_settings, make_plan
 from mini_core.sources import MemorySource
 from mini_core.types import BuildSettings, Offer, Plan, Strength
 
@@ -17,7 +18,7 @@ UVICORN = "exec uvicorn --host ${HOST:-0.0.0.0} --port $PORT "
 
 def offer_of(files: dict[str, str], **env: str) -> Offer:
     source = MemorySource({name: textwrap.dedent(text) for name, text in files.items()})
-    offer = PythonBuildpack().detect(source, BuildSettings(env=env))
+    offer = PythonBuildpack().detect(source, build_settings(read_manifest(source), build_env=env))
     assert offer is not None
     return offer
 

@@ -18,7 +18,6 @@ from mini_buildpacks.python.start import Start, choose_server, mentions, missing
 from mini_buildpacks.python.system import system_packages
 from mini_core.errors import MiniError
 from mini_core.interfaces import Source
-from mini_core.manifest import parse_mini_toml, parse_procfile
 from mini_core.types import (
     BuildSettings,
     EnvEntry,
@@ -78,7 +77,7 @@ class Commands:
 def _detect(source: Source, settings: BuildSettings) -> Offer | None:
     project = read_project(source)
     code = Code(source, () if project.manager else _inner_projects(source))
-    commands = _commands(source)
+    commands = _commands(source, settings)
     django = find_django(source, code, project)
     found = _start(source, code, project, settings, django)
     found = found if found is not None else _from_elsewhere(source)
@@ -113,22 +112,18 @@ def _inner_projects(source: Source) -> tuple[str, ...]:
     return tuple(sorted({path.rpartition("/")[0] for path in inner}))
 
 
-def _commands(source: Source) -> Commands:
-    processes = list(parse_procfile(source.text("Procfile") or ""))
-    if not any(item.name != "release" for item in processes):
+def _commands(source: Source, settings: BuildSettings) -> Commands:
+    processes = list(settings.processes)
+    from_procfile = any(item.name != "release" and item.source == "Procfile" for item in processes)
+    if not from_procfile and not any(item.name == "web" for item in processes):
         entrypoint = elsewhere.app_engine(source, "python")
         if entrypoint is not None:
             command = ("sh", "-c", f"exec {entrypoint.line}")
             processes.append(ProcessType(name="web", command=command, source=entrypoint.file))
-    replaces = any(item.name != "release" for item in processes)
-    given = parse_mini_toml(source.text("mini.toml") or "").processes
-    processes += [
-        ProcessType(name=name, command=("sh", "-c", line), source="mini.toml") for name, line in given.items()
-    ]
     return Commands(
-        processes=tuple({item.name: item for item in processes}.values()),
+        processes=tuple(processes),
         lines=tuple(item.command[-1] for item in processes),
-        replaces=replaces or "web" in given,
+        replaces=from_procfile or any(item.name == "web" for item in processes),
     )
 
 
