@@ -197,7 +197,7 @@ def _named(error: MiniError) -> Verdict:
 
 def _failed(error: MiniError) -> Verdict:
     """A failed build: mini's or the app's fault, or something that is out of reach here."""
-    tail = error.tail[-12:]
+    tail = error.tail if len(error.tail) <= 14 else (*error.tail[:5], "…", *error.tail[-8:])
     where = f"{error.step}: " if error.step else ""
     text = "\n".join((error.code, error.message, *error.tail))
     if isinstance(error, Unavailable | Cancelled) or _REGISTRY_GONE.search(text):
