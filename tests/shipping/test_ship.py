@@ -121,7 +121,7 @@ def test_a_version_that_starts_and_does_not_answer_is_taken_back(installed: Serv
     before = serving(installed), kept(installed)
     silent = wheel(
         SILENT,
-        {"mini_core/server/operations.py": ("    return Alive(", "    raise RuntimeError('ill')\n    return Alive(")},
+        {"mini_core/server/handlers.py": ("    return Alive(", "    raise RuntimeError('ill')\n    return Alive(")},
     )
     done = ship(installed, str(silent))
     assert done.returncode == 1
