@@ -296,11 +296,7 @@ def version_mismatch(ours: str, theirs: str, *, local: bool = False) -> str:
         return ""
     if local:
         return f"This is mini {ours}, the local platform still runs {theirs}: mini down, then mini up"
-    todo = (
-        "upgrade the server: mini server upgrade"
-        if mine > its
-        else f"upgrade this one: pip install mini-paas=={theirs}"
-    )
+    todo = "upgrade the server: mini server upgrade" if mine > its else "upgrade this one: pipx upgrade mini-paas"
     return f"This is mini {ours}, the server has {theirs}: {todo}"
 
 
