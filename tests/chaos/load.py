@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ class Load:
     failures: dict[str, int] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     latencies: dict[str, dict[str, float]] = field(default_factory=dict)
+    lost: list[tuple[float, float, str]] = field(default_factory=list)
+    """Of each failed request: when it began and ended, in seconds since the epoch, and why it failed."""
 
     @property
     def total(self) -> int:
@@ -31,6 +34,10 @@ class Load:
     @property
     def failed(self) -> int:
         return sum(self.failures.values())
+
+    def lost_outside(self, moments: Sequence[float]) -> list[tuple[float, float, str]]:
+        """The failed requests that were under way at none of these moments."""
+        return [item for item in self.lost if not any(item[0] <= moment <= item[1] for moment in moments)]
 
     def summary(self) -> str:
         rows = [
@@ -59,6 +66,7 @@ def steady_load(folder: Path, port: int, host: str, *, rate: int = 200, slow_pat
         for name, process in running.items():
             process.wait(90)
             _count(load, name, _report(folder / f"{name}.bin"))
+            load.lost += _lost(folder / f"{name}.bin")
 
 
 def _start(output: Path, url: str, host: str, rate: int, flags: list[str]) -> subprocess.Popen[bytes]:
@@ -73,6 +81,12 @@ def _start(output: Path, url: str, host: str, rate: int, flags: list[str]) -> su
 def _report(output: Path) -> Any:
     done = subprocess.run(["vegeta", "report", "-type=json", str(output)], capture_output=True, check=True)
     return json.loads(done.stdout)
+
+
+def _lost(output: Path) -> list[tuple[float, float, str]]:
+    done = subprocess.run(["vegeta", "encode", "-to=csv", str(output)], capture_output=True, check=True, text=True)
+    rows = [row for row in csv.reader(done.stdout.splitlines()) if row[1] != "200"]
+    return [(int(row[0]) / 1e9, (int(row[0]) + int(row[2])) / 1e9, f"{row[1]} {row[5]}") for row in rows]
 
 
 def _count(load: Load, name: str, report: Any) -> None:

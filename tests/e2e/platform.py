@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -9,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ class MiniPlatform:
 
     def left_over(self) -> list[str]:
         """Processes, containers, networks and volumes that carry this platform's home or id."""
-        found = [f"process {pid}: {line}" for pid, line in _processes() if str(self.home) in line]
+        found = [f"process {pid}: {line}" for pid, line in processes_of(self.home)]
         platform = self.home / "platform-id"
         if self.runtime == "docker" and platform.exists():
             label = f"label=mini.platform={platform.read_text()}"
@@ -93,10 +93,14 @@ def _alive(pid: int) -> bool:
         return False
 
 
-def _processes() -> Iterator[tuple[int, str]]:
+def processes_of(home: Path) -> list[tuple[int, str]]:
+    """(pid, command line) of the processes whose command line or MINI_HOME says that they are of this platform."""
+    found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
-            try:
-                yield int(entry.name), (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
-            except OSError:
-                continue
+            with contextlib.suppress(OSError):
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+                environment = (entry / "environ").read_bytes().split(b"\0")
+                if str(home) in line or f"MINI_HOME={home}".encode() in environment:
+                    found.append((int(entry.name), line))
+    return found
