@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -15,10 +16,12 @@ MASK = "[REDACTED]"
 
 
 class Redactor:
-    """Masks the given secrets. Those of several lines are masked line by line, since logs come so."""
+    """Masks the given secrets. Those of several lines are masked line by line, since logs come so; each also as it is
+    written in JSON, since some logs are."""
 
     def __init__(self, secrets: Iterable[Secret] = ()) -> None:
         texts = {line.strip() for item in secrets for line in (item.reveal(), *item.reveal().splitlines())}
+        texts |= {json.dumps(text, ensure_ascii=ascii_only)[1:-1] for text in texts for ascii_only in (True, False)}
         found = sorted((text for text in texts if len(text) >= SHORTEST), key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, found))) if found else None
 

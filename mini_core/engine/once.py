@@ -46,7 +46,11 @@ def _outcome(
         return None
     name, memory = item.process, limits_of(parts, stored, item.process).memory
     if not fresh and parts.runtime.status(item.id) is None:
-        return InstanceFailed(f"{name} was interrupted, and is not run twice.", code="interrupted")
+        return InstanceFailed(
+            f"{name} was interrupted, and is not run twice.",
+            code="interrupted",
+            hint="See how far it came, and deploy again.",
+        )
     parts.runtime.start(spec_of(parts, app, stored, item, command=command), job)
     with follow(parts, item.id, lambda line: job.emit(line.text)) as lines:
         status = _wait(parts, job, item)
