@@ -126,6 +126,14 @@ class Builder(Protocol):
         """Removes what this platform built and no longer needs (half-built leftovers, images not in keep).
         Returns the bytes freed, as far as known."""
 
+    def export(self, image: Image) -> Iterator[bytes]:
+        """All that another platform needs to run the image, for `import_`. Raises NotFound where it is gone."""
+
+    def import_(self, image: Image, data: Iterator[bytes], *, app: str) -> Image:
+        """Takes in what `export` gave, perhaps on another machine, as an image of this platform's own app: with a
+        ref of its own, so that removing it leaves the other platform's. Raises BuildError where it cannot be used
+        here."""
+
 
 class OneOff(Protocol):
     """A running command with its streams (a one-off instance, or a command in a running one)."""
@@ -198,6 +206,12 @@ class Runtime(Protocol):
 
     def volume_path(self, app: str, name: str) -> Path | None:
         """Where the volume's files are on this machine, where they can be read directly."""
+
+    def export_volume(self, app: str, name: str) -> Iterator[bytes]:
+        """The volume's files as a tar, with names below ".". Raises NotFound where there is none."""
+
+    def import_volume(self, app: str, name: str, data: Iterator[bytes]) -> None:
+        """Makes the volume from such a tar, modes and owners included; what was in it goes."""
 
     def destroy(self, app: str) -> None:
         """Removes all that the runtime keeps for the app: instances, volumes, folders. Idempotent."""

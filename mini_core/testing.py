@@ -37,7 +37,7 @@ from typing import Any
 
 import pytest
 
-from mini_core.errors import BuildError, Cancelled, MiniError
+from mini_core.errors import BuildError, Cancelled, MiniError, NotFound
 from mini_core.interfaces import Builder, Buildpack, BuildRequest, Job, LogSink, Router, Runtime
 from mini_core.sources import FolderSource, MemorySource, TarSource
 from mini_core.types import (
@@ -55,6 +55,7 @@ from mini_core.types import (
     Secret,
     Step,
     Target,
+    Volume,
     decode,
     encode,
 )
@@ -250,6 +251,21 @@ class BuilderContract:
         builder.remove(image)
         assert not builder.exists(image)
         builder.remove(image)
+
+    def test_an_exported_image_comes_back_as_one_of_its_own(
+        self, builder: Builder, plan: Plan, request_for: Callable[..., BuildRequest]
+    ) -> None:
+        image = builder.build(request_for(plan), RecordingJob())
+        copy = builder.import_(image, builder.export(image), app="contract-copy")
+        try:
+            assert copy.ref != image.ref
+            builder.remove(image)
+            assert builder.exists(copy)
+            with pytest.raises(NotFound):
+                list(builder.export(image))
+        finally:
+            builder.remove(copy)
+        assert not builder.exists(copy)
 
     def test_a_failing_step_is_named_with_its_last_lines(
         self, builder: Builder, plan: Plan, request_for: Callable[..., BuildRequest]
@@ -494,6 +510,44 @@ class RuntimeContract:
             taken.add(runtime.allocate(taken))
         assert len(taken) == 20
         assert all(endpoint.host not in ("0.0.0.0", "::") for endpoint in taken)
+
+    def test_a_volume_is_copied_with_its_modes_and_links_to_another_app(
+        self, runtime: Runtime, spec: Callable[..., InstanceSpec]
+    ) -> None:
+        if "volumes" not in runtime.abilities:
+            pytest.skip("this runtime has no volumes")
+        script = (
+            "import os; os.chdir('/app/data' if os.path.isdir('/app/data') else 'data'); os.makedirs('deep', 0o700); "
+            "open('deep/file', 'w').write('kept'); os.chmod('deep/file', 0o640); os.symlink('deep/file', 'link')"
+        )
+        volume = Volume(name="data", target="/app/data")
+        wanted = replace(spec(script=script), kind="oneoff", process="run", endpoint=None, volumes=(volume,))
+        runtime.start(wanted, RecordingJob())
+        ended = self._ended(runtime, wanted.id)
+        assert ended.exit_code == 0, [line.text for line in runtime.logs(wanted.id)]
+        try:
+            runtime.import_volume("contract-copy", "data", runtime.export_volume("contract", "data"))
+            entries = self._entries(runtime.export_volume("contract-copy", "data"))
+            assert entries["deep/file"] == (0o640, "", b"kept")
+            assert entries["deep"][0] == 0o700
+            assert entries["link"][1] == "deep/file"
+        finally:
+            runtime.remove(wanted.id)
+            runtime.destroy("contract-copy")
+            runtime.remove_volume("contract", "data")
+        with pytest.raises(NotFound):
+            list(runtime.export_volume("contract", "data"))
+
+    @staticmethod
+    def _entries(chunks: Iterator[bytes]) -> dict[str, tuple[int, str, bytes]]:
+        """Name → mode, link target, content."""
+        with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as tar:
+            found = {}
+            for info in tar:
+                content = tar.extractfile(info) if info.isreg() else None
+                name = info.name.removeprefix("./")
+                found[name] = (info.mode & 0o777, info.linkname, content.read() if content else b"")
+            return found
 
     def test_destroying_an_app_removes_all_of_it(self, runtime: Runtime, spec: Callable[..., InstanceSpec]) -> None:
         wanted = spec()

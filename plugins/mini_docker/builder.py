@@ -7,13 +7,18 @@ do that, so they are refused there. What a step prints is masked by the core, as
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
-from collections.abc import Collection, Mapping
+import re
+import secrets
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mini_core.errors import BuildError
+from mini_core import tarstream
+from mini_core.errors import BuildError, NotFound
 from mini_core.interfaces import Builder, BuildRequest, Job
 from mini_core.types import Image, Plan
 from mini_docker import context, nginx
@@ -24,6 +29,9 @@ from mini_docker.images import offline
 from mini_docker.narration import BuildkitNarrator, ClassicNarrator
 
 _DOCKERFILE = "mini/Dockerfile"
+
+TRANSFER_TIMEOUT = 3600.0
+"""Seconds without a byte while an image is saved or loaded: engines prepare large ones before the first."""
 
 
 class DockerBuilder(Builder):
@@ -72,6 +80,55 @@ class DockerBuilder(Builder):
             if gone and all(gone) and len(gone) == len(tags or [""]):
                 freed += int(image.get("Size") or 0)
         return freed
+
+    # --- from one platform to another
+
+    def export(self, image: Image) -> Iterator[bytes]:
+        """By its id, so that no tag travels along."""
+        found = self._inspect(image.ref)
+        if found is None:
+            raise NotFound(f"the image {image.ref} is gone", hint="deploy again", code="image-gone")
+        return self._saved(found["Id"])
+
+    def _saved(self, image: str) -> Iterator[bytes]:
+        client = self._engine.connect(TRANSFER_TIMEOUT)
+        with contextlib.closing(client), self._engine.reached():
+            yield from client.get_image(image)
+
+    def import_(self, image: Image, data: Iterator[bytes], *, app: str) -> Image:
+        """The labels are part of an image: the one that came is the parent of one with this platform's."""
+        import docker.errors
+
+        client = self._engine.connect(TRANSFER_TIMEOUT)
+        tag = f"mini/{app}:{secrets.token_hex(6)}-{self._platform[:8]}"
+        labels = {"mini.platform": self._platform, "mini.app": app}
+        try:
+            with contextlib.closing(client), self._engine.reached():
+                told = [str(item.get("stream") or item.get("error") or "") for item in client.load_image(data)]
+                name = self._loaded(image, told)
+                body = io.BytesIO(tarstream.entry("Dockerfile", f"FROM {name}\n".encode()) + tarstream.end())
+                made = list(
+                    client.build(
+                        fileobj=body, custom_context=True, tag=tag, labels=labels, rm=True, forcerm=True, decode=True
+                    )
+                )
+        except docker.errors.APIError as error:
+            raise _not_imported(image, str(error.explanation or error)) from error
+        found = self._inspect(tag)
+        if found is None:
+            raise _not_imported(
+                image, next((str(item["error"]) for item in made if "error" in item), "it is not there")
+            )
+        return replace(image, ref=tag, digest=found["Id"], size=int(found.get("Size") or 0))
+
+    def _loaded(self, image: Image, told: Sequence[str]) -> str:
+        """The id that the image has here: the same one, where the engine keeps images as the other did."""
+        if image.digest and self._inspect(image.digest):
+            return image.digest
+        match = re.search(r"Loaded image(?: ID)?: (\S+)", "".join(told))
+        if match is None:
+            raise _not_imported(image, " ".join("".join(told).split()) or "the engine did not say why")
+        return match[1]
 
     # --- the two kinds of build
 
@@ -191,6 +248,10 @@ class DockerBuilder(Builder):
                 return False
             raise
         return True
+
+
+def _not_imported(image: Image, why: str) -> BuildError:
+    return BuildError(f"the engine did not take in the image {image.ref}: {why}", hint="deploy again", step="import")
 
 
 def _refuse_secrets(request: BuildRequest, buildkit: bool) -> None:

@@ -205,7 +205,8 @@ class DockerRuntime(Runtime):
         return self._status(found, thorough=True) if found else None
 
     def list(self) -> tuple[InstanceStatus, ...]:
-        found = (self._inspect(item["Id"]) for item in self._containers())
+        instances = (item for item in self._containers() if "mini.instance" in (item.get("Labels") or {}))
+        found = (self._inspect(item["Id"]) for item in instances)
         return tuple(self._status(item, thorough=False) for item in found if item)
 
     def wait(self, instance: str, timeout: float) -> InstanceStatus | None:
@@ -325,6 +326,12 @@ class DockerRuntime(Runtime):
 
     def volume_path(self, app: str, name: str) -> Path | None:
         return self._volumes.path(app, name)
+
+    def export_volume(self, app: str, name: str) -> Iterator[bytes]:
+        return self._volumes.export(app, name)
+
+    def import_volume(self, app: str, name: str, data: Iterator[bytes]) -> None:
+        self._volumes.import_(app, name, data)
 
 
 def _within(address: str, subnet: Any) -> bool:

@@ -3,18 +3,31 @@
 A new volume belongs to root, and apps run as another user. Before its container starts, the folder is given to the
 user that the image names, with its mode as it is: by the archive endpoint, which sets the owner of a folder that is
 there, so that no program in the image is needed.
+
+Volumes are copied through the same endpoint, of a container that is made for it from an empty image and never started;
+those that can be read from here are read directly, since they may change meanwhile.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import secrets
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mini_core import tarstream
+from mini_core.errors import NotFound
 from mini_docker.containers import volume_name
 from mini_docker.engine import Engine
+
+COPY_TIMEOUT = 600.0
+"""Seconds without a byte while a volume is copied."""
+
+_INSIDE = "/volume"
 
 
 class Volumes:
@@ -34,7 +47,56 @@ class Volumes:
                 self._chown(container, mount["Destination"], owner)
 
     def remove(self, app: str, name: str) -> None:
+        self._remove_copiers(app, name)
         self._remove(volume_name(self._platform, app, name))
+
+    def export(self, app: str, name: str) -> Iterator[bytes]:
+        if self._mountpoint(app, name) is None:
+            raise NotFound(f"{app} has no volume {name}", hint="See which there are: mini volumes")
+        path = self.path(app, name)
+        return tarstream.pack(path) if path else self._copied_out(app, name)
+
+    def _copied_out(self, app: str, name: str) -> Iterator[bytes]:
+        with self._copier(app, name) as (client, container), self._engine.reached():
+            chunks, _ = client.get_archive(container, f"{_INSIDE}/.")
+            yield from chunks
+
+    def import_(self, app: str, name: str, data: Iterator[bytes]) -> None:
+        self.remove(app, name)
+        labels = {"mini.platform": self._platform, "mini.app": app, "mini.volume": name}
+        with self._engine.reached():
+            self._engine.api.create_volume(volume_name(self._platform, app, name), labels=labels)
+            with self._copier(app, name) as (client, container):
+                client.put_archive(container, _INSIDE, data)
+
+    @contextlib.contextmanager
+    def _copier(self, app: str, name: str) -> Iterator[tuple[Any, str]]:
+        """A container that has the volume, with a connection of its own; both go afterwards, and the image."""
+        volume, tag = volume_name(self._platform, app, name), f"mini/volume:{secrets.token_hex(8)}"
+        labels = {"mini.platform": self._platform, "mini.app": app, "mini.volume": name}
+        client = self._engine.connect(COPY_TIMEOUT)
+        container = ""
+        try:
+            repository, _, version = tag.partition(":")
+            label = f"LABEL mini.platform={self._platform}"
+            client.import_image_from_data(tarstream.end(), repository=repository, tag=version, changes=[label])
+            host = {"Binds": [f"{volume}:{_INSIDE}"], "NetworkMode": "none"}
+            body = {"Image": tag, "Cmd": ["none"], "Labels": labels, "HostConfig": host}
+            container = client.create_container_from_config(body, f"{volume}-{tag[-16:]}")["Id"]
+            yield client, container
+        finally:
+            with self._engine.reached():
+                if container:
+                    client.remove_container(container, force=True)
+                client.remove_image(tag)
+            client.close()
+
+    def _remove_copiers(self, app: str, name: str) -> None:
+        """What a copy that was killed has left behind."""
+        filters = self._engine.own(self._platform, app=app, volume=name)
+        with self._engine.reached():
+            for item in self._engine.api.containers(all=True, filters=filters):
+                self._engine.api.remove_container(item["Id"], force=True)
 
     def remove_all(self, app: str) -> None:
         with self._engine.reached():
@@ -43,6 +105,10 @@ class Volumes:
             self._remove(volume["Name"])
 
     def path(self, app: str, name: str) -> Path | None:
+        path = self._mountpoint(app, name)
+        return path if path and self._engine.is_here and os.access(path, os.R_OK | os.X_OK) else None
+
+    def _mountpoint(self, app: str, name: str) -> Path | None:
         import docker.errors
 
         try:
@@ -50,8 +116,7 @@ class Volumes:
                 found = self._engine.api.inspect_volume(volume_name(self._platform, app, name))
         except docker.errors.NotFound:
             return None
-        path = Path(found["Mountpoint"])
-        return path if os.access(path, os.R_OK | os.X_OK) else None
+        return Path(found["Mountpoint"])
 
     def _remove(self, name: str) -> None:
         import docker.errors

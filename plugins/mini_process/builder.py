@@ -10,6 +10,7 @@ even programs notice.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shlex
 import tempfile
@@ -17,13 +18,15 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mini_core.errors import BuildError, PlanError
+from mini_core import tarstream
+from mini_core.errors import BuildError, NotFound, PlanError
 from mini_core.interfaces import BuildRequest, Job
 from mini_core.types import Image, Plan, Step, decode, encode, value
-from mini_process import toolchains, trees
+from mini_process import toolchains, transfers, trees
 from mini_process.folders import InstanceFolder, safe_name, write_atomically
 from mini_process.layout import Layout, base_environment, passed_on
 from mini_process.steps import NETWORK, Masked, end_builds, run_step
@@ -109,6 +112,33 @@ class ProcessBuilder:
             if not self._active:
                 freed += self._empty_caches()
         return freed
+
+    # --- from one platform to another
+
+    def export(self, image: Image) -> Iterator[bytes]:
+        """The folder, and first where it was: tools have written that into files."""
+        build = self._layout.build_of(image)
+        if not self.exists(image):
+            raise NotFound(f"the build {image.ref} is gone", hint="Deploy again: mini deploy", code="image-gone")
+        return itertools.chain([os.fsencode(build) + b"\n"], tarstream.pack(build))
+
+    def import_(self, image: Image, data: Iterator[bytes], *, app: str) -> Image:
+        """At a place of its own, with the paths in its files made right."""
+        build = self._layout.builds / uuid.uuid4().hex[:DIGEST]
+        with self._claim(build.name):
+            try:
+                before, rest = transfers.first_line(data)
+                tarstream.unpack(rest, build)
+                transfers.move(build, before)
+                record = _build_record(build)
+                if record is None:
+                    raise BuildError(f"{image.ref} is no build", hint="Deploy again: mini deploy", step="import")
+                record = replace(record, app=app, layer="", labels={**record.labels, "mini.app": app})
+                write_atomically(build / "build.json", encode(record))
+            except BaseException:
+                _remove_build(build)
+                raise
+        return replace(image, ref=self._layout.ref(build), workdir=str(build / "app"))
 
     def _in_use(self) -> set[str]:
         """Builds that instances were started from."""

@@ -268,6 +268,12 @@ class ProcessRuntime:
         path = self._volumes.path(app, name)
         return path if path.is_dir() else None
 
+    def export_volume(self, app: str, name: str) -> Iterator[bytes]:
+        return self._volumes.export(app, name)
+
+    def import_volume(self, app: str, name: str, data: Iterator[bytes]) -> None:
+        self._volumes.import_(app, name, data)
+
     def destroy(self, app: str) -> None:
         records = [record for folder in self._folders() if (record := folder.record())]
         _all_at_once(self.remove, [record.id for record in records if record.app == app])

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from mini_core.errors import StartError
+from mini_core import tarstream
+from mini_core.errors import NotFound, StartError
 from mini_core.types import InstanceSpec, Volume
 from mini_process.folders import safe_name
 from mini_process.layout import Layout
@@ -33,6 +35,17 @@ class Volumes:
             _link(folder / _inside(volume), place)
             variables["MINI_VOLUME_" + re.sub(r"\W", "_", volume.name).upper()] = str(place)
         return variables
+
+    def export(self, app: str, name: str) -> Iterator[bytes]:
+        place = self.path(app, name)
+        if not place.is_dir():
+            raise NotFound(f"{app} has no volume {name}", hint="See which there are: mini volumes")
+        return tarstream.pack(place)
+
+    def import_(self, app: str, name: str, data: Iterator[bytes]) -> None:
+        place = self.path(app, name)
+        shutil.rmtree(place, ignore_errors=True)
+        tarstream.unpack(data, place)
 
     def remove(self, app: str, name: str) -> None:
         shutil.rmtree(self.path(app, name), ignore_errors=True)

@@ -20,11 +20,12 @@ import shlex
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from mini_core.errors import BuildError, StartError, Unavailable
+from mini_core.errors import BuildError, NotFound, StartError, Unavailable
 from mini_core.hookspecs import Context, hookimpl
 from mini_core.interfaces import BuildRequest, Job, OneOff, Source
 from mini_core.testing import free_port
@@ -159,6 +160,8 @@ class World:
     def __init__(self) -> None:
         self.instances: dict[str, Instance] = {}
         self.images: set[str] = set()
+        self.volumes: dict[tuple[str, str], bytes] = {}
+        self.import_error = ""
         self.builds = 0
         self.starts: dict[str, int] = {}
         self.table = RouteTable(generation=0)
@@ -290,6 +293,14 @@ class FakeRuntime:
     def volume_path(self, app: str, name: str) -> Path | None:
         return None
 
+    def export_volume(self, app: str, name: str) -> Iterator[bytes]:
+        if (app, name) not in self._world.volumes:
+            raise NotFound(f"{app} has no volume {name}")
+        return iter([self._world.volumes[app, name]])
+
+    def import_volume(self, app: str, name: str, data: Iterator[bytes]) -> None:
+        self._world.volumes[app, name] = b"".join(data)
+
     def destroy(self, app: str) -> None:
         if self._world.destroy_error:
             raise Unavailable(self._world.destroy_error)
@@ -336,6 +347,18 @@ class FakeBuilder:
     def prune(self, keep: Collection[Image]) -> int:
         self._world.images &= {image.ref for image in keep}
         return 0
+
+    def export(self, image: Image) -> Iterator[bytes]:
+        if image.ref not in self._world.images:
+            raise NotFound(f"image {image.ref} is gone")
+        return iter([b"image ", image.ref.encode()])
+
+    def import_(self, image: Image, data: Iterator[bytes], *, app: str) -> Image:
+        if self._world.import_error:
+            raise BuildError(self._world.import_error)
+        assert b"".join(data) == b"image " + image.ref.encode()
+        self._world.images.add(f"{app}-{image.ref}")
+        return replace(image, ref=f"{app}-{image.ref}")
 
 
 class FakeRouter:
