@@ -23,6 +23,12 @@ device nodes, no changing of root folders."""
 LOGS = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "5"}}
 
 _COMPOUND = re.compile(r"[;&|\n(){}]")
+_PROGRAM = re.compile(r"\s*([\w./+-]+)(?=\s|$)")
+_BUILT_IN = frozenset(
+    (".", "cd", "command", "eval", "exit", "export", "set", "source", "time", "trap", "ulimit", "umask")
+)
+"""What a shell does by itself: no program has these names."""
+
 _STATES: Mapping[str, InstanceState] = {
     "created": "starting",
     "restarting": "starting",
@@ -44,7 +50,7 @@ def config(
     pids: int = PIDS,
 ) -> dict[str, Any]:
     """The body of `POST /containers/create`."""
-    command, extra = _graceful(spec.command)
+    command, extra = _graceful(spec.command or spec.image.command)
     inner = inner_port(spec, published=published)
     env = {**extra, **{name: text.reveal() for name, text in spec.env.items()}}
     if env.get("HOST", "").startswith(("127.", "localhost")):
@@ -63,8 +69,10 @@ def config(
         "HostConfig": _host(spec, platform, network, memory, pids),
         "NetworkingConfig": {"EndpointsConfig": {network: {}}},
     }
-    if command:
+    if spec.command:
         made["Cmd"] = list(command)
+    elif command != spec.image.command:
+        made["Entrypoint"] = list(command)  # its own, written as a line of shell
     if spec.endpoint and published:
         made["ExposedPorts"] = {f"{inner}/tcp": {}}
         made["HostConfig"]["PortBindings"] = {f"{inner}/tcp": [_published(spec.endpoint)]}
@@ -135,12 +143,20 @@ def _host(spec: InstanceSpec, platform: str, network: str, memory: int, pids: in
 def _graceful(command: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, str]]:
     """(command, environment) with which SIGTERM reaches the app behind a shell.
 
-    A shell replaces itself with a single command, which then gets the signal. Of a compound line it stays the
-    parent: it would die and take the app along. So it waits for what it runs, and init signals the whole group.
+    A shell that is signalled dies and takes the app along: Debian's stays the parent of even a single command. So it
+    gives way to a program that is all there is to run. Otherwise it waits for what it runs, and init signals the
+    whole group.
     """
-    if len(command) == 3 and command[:2] == ("sh", "-c") and _COMPOUND.search(command[2].strip()):
-        return ("sh", "-c", f"trap 'exit $?' TERM INT\n{command[2]}"), {"TINI_KILL_PROCESS_GROUP": "1"}
-    return command, {}
+    if len(command) != 3 or command[0] not in ("sh", "/bin/sh") or command[1] != "-c":
+        return command, {}
+    shell, _, line = command
+    if not _COMPOUND.search(line.strip()):
+        first = _PROGRAM.match(line)
+        if first and first[1] == "exec":
+            return command, {}
+        if first and first[1] not in _BUILT_IN:
+            return (shell, "-c", f"exec {line.strip()}"), {}
+    return (shell, "-c", f"trap 'exit $?' TERM INT\n{line}"), {"TINI_KILL_PROCESS_GROUP": "1"}
 
 
 # --- what the engine says -----------------------------------------------------------------------------------------

@@ -259,7 +259,8 @@ class Shim:
     def end_group(self) -> None:
         """Ends what the instance's first process left behind, in its group or (Linux) in sessions of its own."""
         deadline = time.monotonic() + DRAIN if self.kill_at is None else self.kill_at
-        self.signal_group(signal.SIGTERM)
+        if self.kill_at is None:
+            self.signal_group(signal.SIGTERM)  # once: to some a second one says that there is no time left
         while (self.streams or others_in_group(self.pid)) and time.monotonic() < deadline:
             self.turn(0.02)
         self.signal_group(signal.SIGKILL)

@@ -173,12 +173,28 @@ def test_a_published_port_is_on_loopback_only_and_the_app_is_told_the_one_inside
     assert "3000/tcp" in made(spec(endpoint=endpoint, image=own), published=True)["HostConfig"]["PortBindings"]
 
 
-def test_sigterm_reaches_an_app_behind_a_compound_line_of_shell() -> None:
-    simple = made(spec(command=("sh", "-c", "gunicorn app:app")))
-    assert simple["Cmd"] == ["sh", "-c", "gunicorn app:app"]
-    compound = made(spec(command=("sh", "-c", "cd src && gunicorn app:app")))
-    assert compound["Cmd"][2].startswith("trap ") and "TINI_KILL_PROCESS_GROUP=1" in compound["Env"]
-    assert "Cmd" not in made(spec()), "without a command the image's own is run"
+@pytest.mark.parametrize(
+    ("line", "run"),
+    [
+        ("gunicorn app:app", "exec gunicorn app:app"),
+        (" python main.py > out.txt", "exec python main.py > out.txt"),
+        ("exec node server.js", "exec node server.js"),
+        ("cd src && gunicorn app:app", "trap 'exit $?' TERM INT\ncd src && gunicorn app:app"),
+        ("WORKERS=2 gunicorn app:app", "trap 'exit $?' TERM INT\nWORKERS=2 gunicorn app:app"),
+        ("exit 3", "trap 'exit $?' TERM INT\nexit 3"),
+    ],
+)
+def test_sigterm_reaches_an_app_behind_a_line_of_shell(line: str, run: str) -> None:
+    body = made(spec(command=("sh", "-c", line)))
+    assert body["Cmd"] == ["sh", "-c", run]
+    assert ("TINI_KILL_PROCESS_GROUP=1" in body["Env"]) is run.startswith("trap")
+
+
+def test_the_images_own_command_is_run_where_none_is_given_and_gets_sigterm_too() -> None:
+    body = made(spec())
+    assert "Cmd" not in body and "Entrypoint" not in body
+    shell_form = Image(kind="docker", builder="docker", ref="x", command=("/bin/sh", "-c", "node server.js"))
+    assert made(spec(image=shell_form))["Entrypoint"] == ["/bin/sh", "-c", "exec node server.js"]
 
 
 def inspected(**state: object) -> dict:
