@@ -21,7 +21,10 @@ RUNTIME = {
     "PEM_SECRET": f"-----BEGIN KEY-----\n{uuid.uuid4().hex}\n{uuid.uuid4().hex}\n-----END KEY-----",
     "URL_SECRET": f"postgres://user:{uuid.uuid4().hex}@db/app",
 }
-BUILD = {"BUILD_SECRET": f"build-{uuid.uuid4().hex}", "BUILD_PEM": f"first line\n{uuid.uuid4().hex}\nlast line"}
+BUILD = {
+    "BUILD_SECRET": f"build-{uuid.uuid4().hex}",
+    "BUILD_PEM": f"BEGIN OF BUILD PEM\n{uuid.uuid4().hex}\nEND OF BUILD PEM",
+}
 
 PRINT_ALL = """
 const names = %s;

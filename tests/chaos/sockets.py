@@ -46,7 +46,7 @@ def _keep(url: str, port: int, kept: Kept, ending: threading.Event) -> None:
     while not ending.is_set():
         try:
             stream = create_connection(("127.0.0.1", port), timeout=20)
-            with connect(url, sock=stream, open_timeout=20, proxy=None) as socket:
+            with connect(url, sock=stream, open_timeout=20, ping_interval=None, proxy=None) as socket:
                 _read(socket, kept, ending)
         except (OSError, WebSocketException) as error:
             kept.refused.append(repr(error))

@@ -1,0 +1,211 @@
+"""How long `mini deploy` and `mini rollback` take, beside plain docker commands for the same Dockerfile.
+
+    python tests/benchmarks/redeploy.py [ROUNDS]
+
+The real command on a real platform with an idle app; rounds are interleaved, medians are printed. Compared are:
+
+    code-only   a line has changed; until the command has ended, and the new version answers
+                docker build, docker run, until the new version answers
+    unchanged   nothing has changed, and mini says so
+                docker build, docker run, until it answers
+    rollback    to the version before; until the command has ended, and that version answers
+                docker run of that version's image, until it answers: the app's own start
+
+The Dockerfile is what `mini eject` writes. Needs an engine and a `docker` command that builds with BuildKit by itself
+(20.10 to 22, or with buildx). The figures for local processes stand alone: there is nothing to put beside them.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tests.e2e.platform import MiniPlatform  # noqa: E402
+
+APP = "redeployed"
+APP_PY = """
+from flask import Flask
+
+app = Flask(__name__)
+
+
+@app.get("/")
+def index() -> str:
+    return "version {version}"
+"""
+
+
+def write(folder: Path, version: str) -> None:
+    (folder / "app.py").write_text(APP_PY.format(version=version))
+    (folder / "requirements.txt").write_text("flask==3.1.3\n")
+    modules = folder / "modules"
+    modules.mkdir(exist_ok=True)
+    for number in range(200):
+        (modules / f"module{number}.py").write_text(f"x = {number}\n" * 50)
+
+
+def answered(host: str, port: int, header: str, version: str, path: str = "/") -> None:
+    """Returns when this version answers."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        connection = http.client.HTTPConnection(host, port, timeout=5)
+        try:
+            connection.request("GET", path, headers={"Host": header})
+            if connection.getresponse().read().decode() == f"version {version}":
+                return
+        except OSError:
+            pass
+        finally:
+            connection.close()
+        time.sleep(0.01)
+    raise SystemExit(f"version {version} does not answer")
+
+
+class Docker:
+    """Plain docker commands on the folder that `mini eject` has written to."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.mark = f"bench-{uuid.uuid4().hex[:8]}"
+        client = shutil.which("docker", path="/usr/bin:" + os.environ["PATH"])
+        assert client, "no docker command"
+        self._client = client
+        self._running = 0
+
+    def _do(self, *words: str) -> str:
+        env = {**os.environ, "DOCKER_BUILDKIT": "1"}
+        done = subprocess.run([self._client, *words], env=env, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    def build(self, version: str) -> None:
+        self._do("build", "-q", "-t", f"{self.mark}:{version}", str(self.folder))
+
+    def run(self, version: str) -> None:
+        self._running += 1
+        name = f"{self.mark}-{self._running}"
+        self._do("run", "-d", "--init", "-m", "512m", "-e", "PORT=8080", "--name", name, f"{self.mark}:{version}")
+        answered(self._do("inspect", "-f", "{{.NetworkSettings.IPAddress}}", name), 8080, "localhost", version)
+
+    def redeploy(self, version: str) -> None:
+        self.build(version)
+        self.run(version)
+
+    def end(self) -> None:
+        if names := self._do("ps", "-aq", "--filter", f"name={self.mark}").split():
+            self._do("rm", "-f", *names)
+
+    def clean(self) -> None:
+        self.end()
+        if images := self._do("images", "-q", self.mark).split():
+            self._do("rmi", "-f", *dict.fromkeys(images))
+
+
+class Mini:
+    """The same by the real command."""
+
+    def __init__(self, platform: MiniPlatform, folder: Path) -> None:
+        self.platform = platform
+        self.folder = folder
+
+    def redeploy(self, version: str) -> None:
+        self.platform.mini("deploy", str(self.folder), APP)
+        self._answered(version)
+
+    def rollback(self, version: str) -> None:
+        self.platform.mini("rollback", "-a", APP)
+        self._answered(version)
+
+    def _answered(self, version: str) -> None:
+        answered("127.0.0.1", self.platform.port, f"{APP}.localhost", version)
+
+
+@contextmanager
+def platform(runtime: str) -> Iterator[MiniPlatform]:
+    with tempfile.TemporaryDirectory() as home:
+        made = MiniPlatform(Path(home), runtime)
+        made.up()
+        try:
+            yield made
+        finally:
+            made.mini("down", "--purge", "--yes")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.seen: dict[str, list[float]] = {}
+
+    def __call__(self, name: str, what: Callable[[], None]) -> None:
+        began = time.perf_counter()
+        what()
+        self.seen.setdefault(name, []).append(time.perf_counter() - began)
+
+    def median(self, name: str) -> float:
+        return statistics.median(self.seen[name])
+
+
+def measure(runtime: str, rounds: int) -> None:
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as temporary, platform(runtime) as running:
+        folder, ejected = Path(temporary) / "app", Path(temporary) / "ejected"
+        folder.mkdir()
+        write(folder, "0")
+        mini = Mini(running, folder)
+        mini.redeploy("0")
+        docker = Docker(ejected) if runtime == "docker" else None
+        if docker:
+            shutil.copytree(folder, ejected)
+            running.mini("eject", cwd=ejected)
+            docker.redeploy("0")
+        try:
+            for number in range(1, rounds + 1):
+                one_round(clock, mini, docker, str(number), str(number - 1))
+        finally:
+            if docker:
+                docker.clean()
+    report(runtime, clock, beside=docker is not None)
+
+
+def one_round(clock: Clock, mini: Mini, docker: Docker | None, version: str, before: str) -> None:
+    write(mini.folder, version)
+    clock("mini code-only", lambda: mini.redeploy(version))
+    clock("mini unchanged", lambda: mini.redeploy(version))
+    clock("mini rollback", lambda: mini.rollback(before))
+    mini.redeploy(version)
+    if docker:
+        write(docker.folder, version)
+        clock("docker code-only", lambda: docker.redeploy(version))
+        clock("docker unchanged", lambda: docker.redeploy(version))
+        clock("docker rollback", lambda: docker.run(before))
+        docker.end()
+
+
+def report(runtime: str, clock: Clock, *, beside: bool) -> None:
+    for what in ("code-only", "unchanged", "rollback"):
+        ours = clock.median(f"mini {what}")
+        line = f"{runtime:8} {what:10} mini {ours:5.2f} s"
+        if beside:
+            raw = clock.median(f"docker {what}")
+            line += f"   docker {raw:5.2f} s   ratio {ours / raw:4.2f}   difference {ours - raw:+5.2f} s"
+        print(line, flush=True)
+
+
+def main(rounds: int) -> None:
+    for runtime in ("docker", "process"):
+        measure(runtime, rounds)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 7)
