@@ -71,6 +71,9 @@ class MiniPlatform:
 
     def left_over(self) -> list[str]:
         """Processes, containers, networks and volumes that carry this platform's home or id."""
+        deadline = time.monotonic() + 5
+        while processes_of(self.home) and time.monotonic() < deadline:
+            time.sleep(0.05)  # the controller has let go of everything, and ends
         found = [f"process {pid}: {line}" for pid, line in processes_of(self.home)]
         platform = self.home / "platform-id"
         if self.runtime == "docker" and platform.exists():
