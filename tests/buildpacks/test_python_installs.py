@@ -284,6 +284,8 @@ def test_a_broken_manifest_is_named(files: dict[str, str], message: str, strengt
         ("lxml", (), ()),
         ("lxml==4.6.0", ("libxml2-dev", "libxslt1-dev"), ("libxml2", "libxslt1.1")),
         ("Pillow", (), ()),
+        ("cffi==1.14.6", ("libffi-dev",), ("libffi8",)),
+        ("cffi==1.17.1", (), ()),
         ("pycairo", ("libcairo2-dev", "pkg-config"), ("libcairo2",)),
         ("pydub", (), ("ffmpeg",)),
         ("git+https://example.com/x.git#egg=x", ("git",), ()),
@@ -294,3 +296,16 @@ def test_system_packages_are_those_that_have_no_wheel(
 ) -> None:
     plan = plan_of({"requirements.txt": f"{requirement}\n", **APP})
     assert (plan.packages, plan.runtime_packages) == (build, run)
+
+
+def test_the_dependency_that_needs_a_system_package_is_named() -> None:
+    plan = plan_of({"requirements.txt": "requests\npsycopg2\n", **APP})
+    assert [(item.line, item.detail) for item in plan.evidence if "needs" in item.detail] == [
+        (2, "psycopg2 needs libpq-dev libpq5")
+    ]
+
+
+def test_a_pyproject_that_lists_nothing_is_said_to() -> None:
+    assert plan_of({"pyproject.toml": "", **APP}).warnings == (
+        "pyproject.toml lists no dependencies: none are installed",
+    )

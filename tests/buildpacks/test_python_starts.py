@@ -167,6 +167,17 @@ def test_a_server_that_is_there_is_used_and_one_is_added_only_where_none_is(
     assert installs(plan) == [" ".join(["install", *added])] * bool(added)
 
 
+@pytest.mark.parametrize(("pin", "limited"), [("==25.3.0", True), ("==26.0", True), ("==27.0.1", False), ("", False)])
+def test_gunicorn_releases_that_wait_for_idle_connections_are_told_to_stop_in_time(pin: str, limited: bool) -> None:
+    line = web({"requirements.txt": f"flask\ngunicorn{pin}", "app.py": FLASK})
+    assert ("--graceful-timeout 8" in line) is limited
+
+
+def test_a_module_with_an_unusual_name_is_said_to_be_the_one_that_is_started() -> None:
+    plan = plan_of({"requirements.txt": "flask", "custom.py": FLASK})
+    assert plan.warnings == ("custom.py is started, for it has a Flask application; a Procfile chooses another",)
+
+
 def test_a_framework_in_the_dependencies_does_not_make_a_script_a_web_app() -> None:
     plan = plan_of({"requirements.txt": "flask\ngunicorn", "main.py": "print('hello')"})
     assert [(item.name, item.command) for item in plan.processes] == [("worker", ("python", "-u", "main.py"))]

@@ -51,6 +51,8 @@ def test_the_order_of_the_files() -> None:
 def test_what_is_not_used_is_named() -> None:
     files: dict[str, str | bytes] = {".python-version": "3.11", "runtime.txt": "python-3.12"}
     assert plan_of(files).warnings == ("Python 3.11 from .python-version; not used: runtime.txt (3.12)",)
+    files["runtime.txt"] = "python-3.11"
+    assert plan_of(files).warnings == ("runtime.txt is not needed: .python-version says which Python",)
 
 
 @pytest.mark.parametrize(

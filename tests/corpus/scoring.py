@@ -170,6 +170,7 @@ class Scorer:
         if outcome:
             return Verdict("pass", f"does not start: {outcome}", seconds=seconds)
         told = [warning for warning in planned.warnings if warning != NO_START]
+        told += [f"{planned.plan.buildpack} needs {name}" for name in planned.plan.packages]
         if policy and told:
             return Verdict("pass", f"works, and is explained: {told[0]}", seconds=seconds)
         return Verdict("fail", "neither fails nor is explained" if policy else "does not fail", seconds=seconds)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from mini_buildpacks import elsewhere
-from mini_buildpacks.python import assets
+from mini_buildpacks.python import assets, system
 from mini_buildpacks.python.code import Code
 from mini_buildpacks.python.django import Django, collectstatic, environment, find_django, migrations
 from mini_buildpacks.python.envreads import SECRETS, reads
@@ -15,7 +15,6 @@ from mini_buildpacks.python.managers import Install, install
 from mini_buildpacks.python.project import LOCKS, Project, read_project
 from mini_buildpacks.python.pyversion import python_toolchain
 from mini_buildpacks.python.start import Start, choose_server, mentions, missing_servers, start
-from mini_buildpacks.python.system import system_packages
 from mini_core.errors import MiniError
 from mini_core.interfaces import Source
 from mini_core.types import (
@@ -273,7 +272,7 @@ def _plan(
     static = collectstatic(source, django, settings) if django is not None else None
     if static is not None:
         steps = _before_tidy(steps, static)
-    build, run = system_packages(project, gis=django is not None and "django.contrib.gis" in django.text())
+    build, run = system.packages(project, gis=django is not None and "django.contrib.gis" in django.text())
     started = found or Start()
     label = started.label
     if commands.replaces:
@@ -287,7 +286,7 @@ def _plan(
         package_manager=project.manager,
         framework=started.framework,
         summary=tuple(part for part in (project.manager, label) if part),
-        evidence=(*project.evidence, *_version_evidence(toolchain), *started.evidence),
+        evidence=(*project.evidence, *_version_evidence(toolchain), *started.evidence, *system.evidence(project)),
         steps=tuple(steps),
         packages=build,
         runtime_packages=run,

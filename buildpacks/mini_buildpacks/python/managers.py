@@ -123,7 +123,9 @@ def _pip_pyproject(source: Source, project: Project, extra: tuple[str, ...]) -> 
     if package:
         steps.append(_pip_step("package", ("--no-deps", "--editable", "."), ()))
     warning = "pyproject.toml has no lock file: the newest versions that fit are installed"
-    return Install(tuple(steps), (f"{VENV}/bin",), package, (warning,) if dependencies else ())
+    if not dependencies:
+        warning = "pyproject.toml lists no dependencies: none are installed"
+    return Install(tuple(steps), (f"{VENV}/bin",), package, (warning,))
 
 
 def _is_package(source: Source, project: Project) -> bool:

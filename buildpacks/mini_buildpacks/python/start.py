@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from mini_buildpacks.python.code import SCRIPT_STEMS, App, Code, Interface
+from mini_buildpacks.python.code import SCRIPT_STEMS, STEMS, App, Code, Interface
 from mini_buildpacks.python.project import Project, table
 from mini_core.interfaces import Source
 from mini_core.types import BuildSettings, EnvEntry, Evidence, Health, ProcessType
@@ -82,9 +82,16 @@ def _wsgi(project: Project, target: str, *, factory: bool, folder: str) -> Serve
     threads = "100" if workers == "1" else "4"
     line = (
         f"gunicorn --bind {ADDRESS}:{PORT} --workers ${{WEB_CONCURRENCY:-{workers}}} --threads {threads} "
-        f"--access-logfile -{chdir} {_quoted(called)}"
+        f"--access-logfile -{_stops(project)}{chdir} {_quoted(called)}"
     )
     return Server("gunicorn", line, _gunicorn_extra(project), (FORWARDED,))
+
+
+def _stops(project: Project) -> str:
+    """gunicorn 25 and 26 wait for idle keep-alive connections as for requests when they stop, for 30 s: longer than
+    anyone waits before SIGKILL."""
+    gunicorn = project.get("gunicorn")
+    return " --graceful-timeout 8" if gunicorn and re.match(r"2[56]\b", gunicorn.pinned()) else ""
 
 
 def _gunicorn_extra(project: Project) -> tuple[str, ...]:
@@ -172,9 +179,17 @@ def _application(source: Source, code: Code, project: Project, settings: BuildSe
                 return own
             continue
         if not app.factory:
-            return served(code, project, app)
+            return _noted(served(code, project, app), app)
         best = best or app
-    return served(code, project, best) if best is not None else None
+    return _noted(served(code, project, best), best) if best is not None else None
+
+
+def _noted(found: Start, app: App) -> Start:
+    """With a remark where the module's name does not say that it is the one to start."""
+    if app.path.rpartition("/")[2].removesuffix(".py") in STEMS:
+        return found
+    note = f"{app.path} is started, for it has a {app.framework} application; a Procfile chooses another"
+    return replace(found, warnings=(*found.warnings, note))
 
 
 def _flask_app(source: Source, code: Code, project: Project, settings: BuildSettings) -> Start | None:

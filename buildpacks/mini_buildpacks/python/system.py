@@ -6,12 +6,13 @@ releases are avoided: a `-dev` package brings the library whatever it is called.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from packaging.version import InvalidVersion, Version
 
 from mini_buildpacks.python.project import Project
+from mini_core.types import Evidence
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ _OPENCV = Native(run=("libgl1", "libglib2.0-0"))
 NATIVE: Mapping[str, Native] = {
     "cairocffi": _CAIRO,
     "cairosvg": _CAIRO,
+    "cffi": Native(("libffi-dev",), ("libffi8",), below="1.16.0"),
     "dlib": Native(("cmake",)),
     "face-recognition": Native(("cmake",)),
     "ffmpeg-python": _FFMPEG,
@@ -78,7 +80,7 @@ NATIVE: Mapping[str, Native] = {
 }
 
 
-def system_packages(project: Project, *, gis: bool = False) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def packages(project: Project, *, gis: bool = False) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(build, run): what the project's dependencies need. gis: Django's geographic applications are used."""
     needed = [native for name, native in NATIVE.items() if _applies(project, name, native)]
     needed += [_GIS] if gis else []
@@ -86,6 +88,15 @@ def system_packages(project: Project, *, gis: bool = False) -> tuple[tuple[str, 
     if any(dependency.git for dependency in project.dependencies.values()):
         build.append("git")
     return _sorted(build), _sorted(package for native in needed for package in native.run)
+
+
+def evidence(project: Project) -> Iterator[Evidence]:
+    """Which dependency wants which of them."""
+    for name, native in NATIVE.items():
+        if _applies(project, name, native):
+            dependency = project.dependencies[name]
+            wanted = " ".join(dict.fromkeys((*native.build, *native.run)))
+            yield Evidence(file=dependency.file, line=dependency.line, detail=f"{name} needs {wanted}")
 
 
 def _applies(project: Project, name: str, native: Native) -> bool:
