@@ -54,8 +54,6 @@ class Housekeeper:
             return
         self._queue.cancel_all(app, str(job.data["actor"]))
         self._publisher.push()
-        for item in self._store.instances.find(app=app.id):
-            self._parts.runtime.remove(item.id)
         self._parts.runtime.destroy(app.handle)
         for stored in self._store.releases.all(app.id):
             builder = self._parts.builder_of(stored.release.image)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from mini_core.store.records import Work
 from mini_core.types import LogLine
 
 log = logging.getLogger(__name__)
+
+APPS_AT_ONCE = 8
+"""How many apps' stored jobs are carried out side by side."""
 
 LONGEST_RETRY = 300.0
 """Seconds between attempts at a job that keeps failing."""
@@ -115,8 +119,8 @@ class Notifier:
 
 
 class Worker:
-    """Carries out stored jobs, one after the other, each until it is done. `kinds` are the platform's own; a job of
-    the kind "hook" calls a plugin."""
+    """Carries out stored jobs, those of an app one after the other, each until it is done. `kinds` are the platform's
+    own; a job of the kind "hook" calls a plugin."""
 
     def __init__(self, parts: Parts, kinds: Mapping[str, Callable[[Work], None]]) -> None:
         self._parts = parts
@@ -141,12 +145,21 @@ class Worker:
     def _run(self) -> None:
         while not self._closed:
             now = time.time()
+            due: dict[str, list[Work]] = {}
             for job in self._parts.store.jobs.all():
-                if job.next_try <= now and not self._closed:
-                    self._attempt(job)
+                if job.next_try <= now:
+                    due.setdefault(job.app, []).append(job)
+            if due:
+                with ThreadPoolExecutor(min(len(due), APPS_AT_ONCE), thread_name_prefix="durable-job") as pool:
+                    list(pool.map(self._attempt_all, due.values()))
             with self._changed:
                 if not self._closed:
                     self._changed.wait(1.0 if self._parts.store.jobs.all() else 60.0)
+
+    def _attempt_all(self, jobs: Iterable[Work]) -> None:
+        for job in jobs:
+            if not self._closed:
+                self._attempt(job)
 
     def _attempt(self, job: Work) -> None:
         try:

@@ -17,6 +17,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -131,10 +132,10 @@ class Server:
 
     def _shut_down(self, call: Call) -> Any:
         """Says what happens, a line each; the process ends after the last."""
-        if call.body.purge:
-            for app in call.controller.apps(""):
-                yield f"Removing {app.name}"
-                call.controller.destroy_app(app.name, "local")
+        if call.body.purge and (apps := [app.name for app in call.controller.apps("")]):
+            yield from (f"Removing {name}" for name in apps)
+            with ThreadPoolExecutor(16, thread_name_prefix="purge") as pool:
+                list(pool.map(lambda name: call.controller.destroy_app(name, "local"), apps))
         yield "Stopping apps and router"
         call.controller.shutdown()
         yield "Stopped"
