@@ -319,6 +319,16 @@ class StatusInfo:
 
 
 @value
+class RestoreEvent:
+    """What a restore says while it goes on. The last one is "done" or "failed", which says why as a Problem does."""
+
+    kind: Literal["info", "warning", "done", "failed"]
+    text: str
+    code: str = ""
+    hint: str = ""
+
+
+@value
 class DoctorInfo:
     checks: tuple[Check, ...]
 

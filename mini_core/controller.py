@@ -11,15 +11,16 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
-from mini_core import __version__, api, hosts
-from mini_core.engine import describe, intake, oneoffs, requests
+from mini_core import __version__, api, backups, hosts
+from mini_core.engine import backup, describe, intake, oneoffs, requests, restore, transfer
 from mini_core.engine.engine import Engine
 from mini_core.engine.opening import FolderLock, open_parts
 from mini_core.engine.plugins import add_hook_jobs
-from mini_core.errors import Conflict, NotFound, Unavailable, UsageError
+from mini_core.errors import Cancelled, Conflict, NotFound, Unavailable, UsageError
 from mini_core.hooks import Hooks
 from mini_core.interfaces import EndpointSpec, OneOff, Page
 from mini_core.logs import Filter
@@ -39,15 +40,22 @@ class Controller:
     router, recovers deploys, and begins reconciling; `close()` leaves apps and router running; `shutdown()` stops
     them, keeping the desired state."""
 
+    restoring = False
+    """While it is, nothing else is to be asked."""
+
     def __init__(self, engine: Engine, lock: FolderLock) -> None:
-        self._engine = engine
         self._lock = lock
-        self._parts = engine.parts
-        self._store = engine.parts.store
         self._closing = threading.Event()
+        self._changing = threading.RLock()
         self._started_at = time.time()
         self.settings: Settings = engine.parts.settings
         self.paths: Paths = engine.parts.paths
+        self._take(engine)
+
+    def _take(self, engine: Engine) -> None:
+        self._engine = engine
+        self._parts = engine.parts
+        self._store = engine.parts.store
         self.platform: str = engine.parts.platform
 
     def start(self) -> None:
@@ -56,8 +64,9 @@ class Controller:
     def close(self) -> None:
         if not self._closing.is_set():
             self._closing.set()
-            self._engine.close()
-            self._lock.release()
+            with self._changing:
+                self._engine.close()
+                self._lock.release()
 
     def shutdown(self) -> None:
         self._engine.shutdown()
@@ -140,6 +149,8 @@ class Controller:
             if not follow or self._closing.is_set():
                 return
             events.wait(count, 1.0)
+            if events is not self._store.events:
+                return  # the platform was restored
             count = events.count
             found = events.after(last, app=app)
 
@@ -354,11 +365,12 @@ class Controller:
         since: float = 0.0,
         pattern: str = "",
     ) -> Iterator[LogLine]:
-        log = self._parts.book.of(self._store.apps.get(app).handle)
+        book = self._parts.book
+        log = book.of(self._store.apps.get(app).handle)
         wanted = Filter(process=process, source=source, since=since, pattern=pattern).compiled()
         count = max(lines, 0)
         if follow:
-            return log.follow(count, wanted, self._closing.is_set)
+            return log.follow(count, wanted, lambda: self._closing.is_set() or self._parts.book is not book)
         return iter(log.tail(count, wanted, since))
 
     # --- one-offs
@@ -445,6 +457,67 @@ class Controller:
         self._store.apps.replace_volumes(found.id, wanted)
         self._store.events.add("volumes.changed", actor, found.name, {"change": reason})
         return None
+
+    def export_volume(self, app: str, target: str, actor: str) -> Iterator[bytes]:
+        """The files of the volume with this target or name, as a tar."""
+        found = self._store.apps.get(app)
+        volume = next((item for item in self._volumes(app) if target in (item.target, item.name)), None)
+        if volume is None:
+            raise NotFound(f"{app} has no volume {target}.", hint="mini volumes lists them.", code="no-volume")
+        self._store.events.add("volume.exported", actor, found.name, {"target": volume.target})
+        return self._parts.runtime.export_volume(found.handle, volume.name)
+
+    # --- the whole platform
+
+    def backup(self, actor: str, *, images: bool) -> Iterator[bytes]:
+        """The bytes of a backup file (see `backups`). images: those that run, too."""
+        self._store.events.add("platform.backup", actor, data={"images": images})
+        return backup.write(self._parts, images=images)
+
+    def restore(self, file: BinaryIO, actor: str, *, replacing: bool) -> Iterator[api.RestoreEvent]:
+        """Makes this platform the one in the backup. file: whole, and at its beginning; may be closed at the end.
+
+        replacing: even if that removes the apps that are here. Everything goes on until the new platform takes over,
+        and stays where it cannot be made; closing the iterator before that gives up.
+        """
+        head = backups.read_head(file)
+        with self._changing:
+            if self.restoring:
+                raise Conflict("The platform is being restored already.", code="restoring")
+            restore.check(self._parts, head, replacing=replacing)
+            self.restoring = True
+        return restore.narrate(lambda say, stop: self._restore(file, actor, say, stop))
+
+    def _restore(self, file: BinaryIO, actor: str, say: Callable[[str], None], stop: Callable[[], None]) -> None:
+        def go_on() -> None:
+            stop()
+            if self._closing.is_set():
+                raise Cancelled("The server stops.", code="stopping")
+
+        try:
+            manifest = backups.verify(file)
+            say(restore.describe(manifest))
+            restore.Staging(self._parts, manifest, actor, say, go_on).run(file)
+            say("Taking over")
+            self._change_over(go_on)
+        except BaseException:
+            self.restoring = not self._engine.running and not self._closing.is_set()
+            raise
+        self.restoring = False
+
+    def _change_over(self, go_on: Callable[[], None]) -> None:
+        """The engine ends, the files change, another begins. Apps and router go on."""
+        with self._changing:
+            go_on()
+            self._engine.close()
+            try:
+                transfer.commit(self.paths)
+            finally:  # where even that failed, what was is opened again
+                parts, notice = open_parts(self.settings, self.paths, self._parts.hooks)
+                self._take(Engine(parts, notice))
+                self._engine.start()
+
+    # --- maintenance
 
     def maintenance(self, app: str, on: bool, actor: str) -> None:
         with self._store.transaction():

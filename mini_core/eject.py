@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import tomli_w
@@ -36,9 +37,8 @@ def init_toml(planned: Planned, app: str = "") -> str:
 
 def _build(planned: Planned) -> dict[str, Any]:
     build: dict[str, Any] = {"buildpack": planned.plan.buildpack}
-    packages = tuple(dict.fromkeys((*planned.manifest.build.packages, *planned.plan.runtime_packages)))
-    if packages:
-        build["packages"] = list(packages)
+    if planned.manifest.build.packages:  # those that dependencies need are found again
+        build["packages"] = list(planned.manifest.build.packages)
     if planned.manifest.build.env:
         build["env"] = dict(planned.manifest.build.env)
     dockerfile = planned.plan.dockerfile
@@ -59,6 +59,12 @@ def _env(entry: EnvEntry) -> Any:
 def _health(plan: Plan) -> dict[str, Any]:
     health: dict[str, Any] = {"timeout": plan.health.timeout, "interval": plan.health.interval}
     return {"path": plan.health.path, **health} if plan.health.path else health
+
+
+def portable(planned: Planned) -> Planned:
+    """The same without cache mounts, which only BuildKit knows: a plain `docker build .` has to do, anywhere."""
+    steps = tuple(replace(step, caches=()) for step in planned.plan.steps)
+    return replace(planned, plan=replace(planned.plan, steps=steps))
 
 
 def compose_yaml(planned: Planned, *, dockerfile: str = "Dockerfile") -> str:

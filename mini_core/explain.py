@@ -11,6 +11,9 @@ from mini_core.types import EnvEntry, Offer, Plan, ProcessType, Strength
 if TYPE_CHECKING:
     from mini_core.planning import Planned
 
+MAX_COMMAND = 140
+"""Characters of a build command that are shown."""
+
 
 def headline(plan: Plan) -> str:
     """The one line that a user reads: `python 3.13 (from .python-version) · pip · Flask → gunicorn`."""
@@ -32,7 +35,7 @@ def explain(planned: Planned) -> list[str]:
     if chosen is not None:
         lines += ["", f"Chosen: {chosen.buildpack}, because it {chosen.reason} ({_strength(chosen)})"]
         lines += _columns((_place(item.file, item.line), item.detail) for item in plan.evidence)
-    lines += _section("Build", ((step.name, command_line(step.argv)) for step in plan.steps))
+    lines += _section("Build", ((step.name, _shortened(command_line(step.argv))) for step in plan.steps))
     lines += _section("Packages", _packages(plan))
     lines += _section("Processes", ((item.name, _process_line(item)) for item in plan.processes))
     if plan.static:
@@ -83,6 +86,11 @@ def _health_lines(plan: Plan) -> Iterator[tuple[str, str]]:
         yield "path", plan.health.path
     if plan.port:
         yield "port", f"{plan.port} (unless it heeds PORT)"
+
+
+def _shortened(line: str) -> str:
+    """What fits on a line or two: `--json` and `--dockerfile` have it whole."""
+    return line if len(line) <= MAX_COMMAND else f"{line[: MAX_COMMAND - 1]}…"
 
 
 def command_line(argv: Sequence[str]) -> str:

@@ -163,7 +163,8 @@ class Runtime(Protocol):
     accepts: frozenset[str]
     """Kinds of image."""
     abilities: frozenset[str]
-    """Optional ones it has: "limits", "isolation", "volumes", "exec", "tty", "side-by-side-ports"."""
+    """Optional ones it has: "limits", "isolation", "volumes", "exec", "tty", "side-by-side-ports", "platforms"
+    (what it makes for platforms with different ids is apart)."""
     notice: str
     """One line that a user should read once, or ""."""
 

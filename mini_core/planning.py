@@ -104,9 +104,9 @@ def make_plan(
     if amend is not None:
         plan = amend(root, plan)
     validate(plan)
-    others = [item for item in found.offers if item is not offer]
+    others = [item for item in found.offers if item.buildpack != offer.buildpack]
     alternatives = (*alternatives, *(alternative(item) for item in others))
-    start_notes = [] if starts(plan) else [NO_START]
+    start_notes = [] if starts(plan) else [no_start(plan)]
     return Planned(
         plan=plan,
         manifest=manifest,
@@ -117,7 +117,14 @@ def make_plan(
     )
 
 
-NO_START = "No start command found: add a Procfile with a line such as `web: python app.py`"
+NO_START = "No start command found"
+_START_EXAMPLES = {"python": "python app.py", "node": "node server.js", "go": "bin/app"}
+
+
+def no_start(plan: Plan) -> str:
+    """What is said of a plan that builds but has nothing to start."""
+    example = _START_EXAMPLES.get(plan.buildpack, "COMMAND")
+    return f"{NO_START}: add a Procfile with a line such as `web: {example}`"
 
 
 def require_start(plan: Plan) -> None:

@@ -142,13 +142,13 @@ def init(context: Context, path: Path, force: bool, buildpack: str, inner: str) 
 @pass_context
 def eject(context: Context, path: Path, force: bool, buildpack: str, inner: str) -> None:
     """Writes a Dockerfile and a compose.yaml into PATH, to go on without mini."""
-    from mini_core.eject import compose_yaml
+    from mini_core.eject import compose_yaml, portable
 
     hooks = _hooks()
     planned = _planned(context, hooks, path, buildpack, inner)
     if planned.plan.dockerfile is not None and not planned.plan.processes:
         context.info("The repository has a Dockerfile already.")
-    files = {} if planned.plan.dockerfile is not None else _files(hooks, planned, path)
+    files = {} if planned.plan.dockerfile is not None else _files(hooks, portable(planned), path)
     _write(context, path / planned.plan.path, {**files, "compose.yaml": compose_yaml(planned)}, force)
 
 

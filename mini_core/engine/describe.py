@@ -13,6 +13,9 @@ from mini_core.errors import NotFound
 from mini_core.store.records import App, Deploy, Instance, StoredRelease
 from mini_core.types import InstanceStatus
 
+NO_IMAGE = "its image is not here: deploy again"
+"""Of an app that was restored without."""
+
 LOOPING = 3
 """Crashes after which an app is called crashed, not just restarted."""
 
@@ -84,8 +87,14 @@ def app_info(parts: Parts, app: App, base_url: str) -> api.AppInfo:
         formation=formation,
         running=_running(live),
         deployed_at=app.deployed_at,
-        note=f"{worst.name} {crash_note(parts, worst, stored)}" if worst and worst.crashes else "",
+        note=_note(parts, app, stored, worst),
     )
+
+
+def _note(parts: Parts, app: App, stored: StoredRelease | None, worst: Instance | None) -> str:
+    if worst is not None:
+        return f"{worst.name} {crash_note(parts, worst, stored)}" if worst.crashes else ""
+    return NO_IMAGE if stored is not None and not stored.image_kept and app.state == "running" else ""
 
 
 def _formation(parts: Parts, app: App, stored: StoredRelease) -> dict[str, int]:

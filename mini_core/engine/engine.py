@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mini_core import api
-from mini_core.engine import describe
+from mini_core.engine import describe, restore
 from mini_core.engine.collect import Collectors, RouterLog
 from mini_core.engine.cron import Cron
 from mini_core.engine.housekeeping import Housekeeper
@@ -51,16 +51,23 @@ class Engine:
             parts,
             self.publisher,
             self.collectors,
-            also=(self.queue.expire, self.sleeper.check, self.cron.check, self.housekeeper.clean),
+            also=(self._populate, self.queue.expire, self.sleeper.check, self.cron.check, self.housekeeper.clean),
             waking=lambda: self.sleeper.waking,
         )
         self._platforms: list[PluginPlatform] = []
         self._notifiers: list[Notifier] = []
         self._router_log: RouterLog | None = None
-        self._running = False
+        self.running = False
+        self._restored = bool(parts.store.meta.get(restore.PENDING))
 
     def nudge(self) -> None:
         self.reconciler.nudge()
+
+    def _populate(self) -> None:
+        """Once after a restore; again at the next look where an engine does not answer yet."""
+        if self._restored:
+            restore.populate(self.parts)
+            self._restored = False
 
     # --- life
 
@@ -68,13 +75,14 @@ class Engine:
         """Raises Unavailable where the router cannot start, such as for a port in use."""
         parts = self.parts
         parts.router.start(parts.router_settings)
-        self._running = True
+        self.running = True
         self._catch_up_with_router()
         parts.book.sinks = tuple(Sink(item) for item in parts.hooks.log_sinks(parts.context).values())
         self._forget_last_boot()
         if self.queue.recover():
             self.housekeeper.clean_soon()
         self.housekeeper.clean_folders()
+        restore.discard(parts)
         with suppress(MiniError):
             self.publisher.push(again=True)
         self.reconciler.start()
@@ -116,7 +124,7 @@ class Engine:
     def close(self) -> None:
         """Apps and router go on; the next controller finds all of it again."""
         self.queue.close()
-        if self._running:
+        if self.running:
             for plugin in self.parts.hooks.implementing("mini_stop"):
                 self.parts.hooks.stop(plugin)
         for platform in self._platforms:
@@ -130,9 +138,9 @@ class Engine:
             self._router_log.close()
         self.journal.close()
         self.parts.book.close()
-        if self._running:
+        if self.running:
             self.parts.router.close()
-        self._running = False
+        self.running = False
         self._store.close()
 
     def shutdown(self) -> None:
@@ -192,6 +200,7 @@ class Engine:
         if self.reconciler.router_problem:
             found.append(f"router: {self.reconciler.router_problem}")
         found += [f"{app.name}: {app.note} (mini logs {app.name})" for app in apps if app.state == "crashed"]
+        found += [f"{app.name}: {app.note}" for app in apps if app.note == describe.NO_IMAGE]
         for job in self._store.jobs.all():
             if job.attempts:
                 what = f"{job.kind} {job.app}{' by ' + job.plugin if job.plugin else ''}"

@@ -7,7 +7,9 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
+from mini_core.engine import restore
 from mini_core.engine.parts import Parts
 from mini_core.engine.plugins import add_hook_jobs
 from mini_core.engine.queue import DeployQueue
@@ -34,7 +36,12 @@ class Housekeeper:
         self._due = time.monotonic() + 60.0
 
     def kinds(self) -> dict[str, Callable[[Work], None]]:
-        return {"destroy": self.destroy, "remove-volume": self.remove_volume}
+        return {
+            "destroy": self.destroy,
+            "remove-volume": self.remove_volume,
+            "retire-platform": partial(restore.retire, self._parts),
+            "restore-plugin": partial(restore.restore_plugin, self._parts),
+        }
 
     # --- destroying
 

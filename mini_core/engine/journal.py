@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -10,6 +11,8 @@ from typing import Any
 from mini_core.api import DeployEvent
 from mini_core.store import Store
 from mini_core.store.deploys import FINISHED
+
+log = logging.getLogger(__name__)
 
 ENDS = frozenset(("done", "failed", "cancelled"))
 """Kinds after which a log ends."""
@@ -71,6 +74,8 @@ class Journal:
             try:
                 if batch:
                     self._store.deploys.add_events(batch)
+            except Exception:  # such as a full disk: lines are lost, and the deploy goes on to say so
+                log.exception("%d lines of deploys could not be stored", len(batch))
             finally:
                 with self._changed:
                     self._writing = False

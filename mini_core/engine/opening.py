@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from mini_core.engine import transfer
 from mini_core.engine.parts import Parts
 from mini_core.errors import Conflict, MiniError, Unavailable
 from mini_core.hooks import Hooks
@@ -63,7 +64,8 @@ def open_parts(settings: Settings, paths: Paths, hooks: Hooks | None) -> tuple[P
     """
     for folder in (paths.config, paths.data, paths.run, paths.logs, paths.cache):
         private_folder(folder)
-    store = open_store(paths.database, paths.config / "secret.key")
+    transfer.finish(paths)
+    store = open_store(paths.database, transfer.key_file(paths))
     try:
         return _with_store(settings, paths, store, hooks or _load_hooks(settings))
     except BaseException:

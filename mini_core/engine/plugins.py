@@ -96,21 +96,29 @@ class Notifier:
         self._thread.start()
 
     def _run(self) -> None:
-        events = self._parts.store.events
         while not self._closed:
-            count = events.count
-            found = events.after(self.cursor, limit=100)
-            for event in found:
-                if self._closed:
-                    return
-                try:
-                    self._parts.hooks.event(self._plugin, event)
-                except Exception:
-                    log.exception("plugin %s failed to take event %d (%s)", self._plugin, event.id, event.kind)
-                self.cursor = event.id
-                events.set_cursor(self._plugin, event.id)
-            if not found:
-                events.wait(count, 30.0)
+            try:
+                self._tell()
+            except Exception:
+                log.exception("events for plugin %s could not be read; trying again", self._plugin)
+                time.sleep(1.0)
+
+    def _tell(self) -> None:
+        """What there is, or, where there is nothing, waits for more."""
+        events = self._parts.store.events
+        count = events.count
+        found = events.after(self.cursor, limit=100)
+        for event in found:
+            if self._closed:
+                return
+            try:
+                self._parts.hooks.event(self._plugin, event)
+            except Exception:
+                log.exception("plugin %s failed to take event %d (%s)", self._plugin, event.id, event.kind)
+            self.cursor = event.id
+            events.set_cursor(self._plugin, event.id)
+        if not found:
+            events.wait(count, 30.0)
 
     def close(self) -> None:
         self._closed = True
@@ -144,17 +152,25 @@ class Worker:
 
     def _run(self) -> None:
         while not self._closed:
-            now = time.time()
-            due: dict[str, list[Work]] = {}
-            for job in self._parts.store.jobs.all():
-                if job.next_try <= now:
-                    due.setdefault(job.app, []).append(job)
-            if due:
-                with ThreadPoolExecutor(min(len(due), APPS_AT_ONCE), thread_name_prefix="durable-job") as pool:
-                    list(pool.map(self._attempt_all, due.values()))
-            with self._changed:
-                if not self._closed:
-                    self._changed.wait(1.0 if self._parts.store.jobs.all() else 60.0)
+            try:
+                self._look()
+            except Exception:
+                log.exception("the stored jobs could not be looked at; trying again")
+                time.sleep(1.0)
+
+    def _look(self) -> None:
+        """Attempts all that is due, then waits for more."""
+        now = time.time()
+        due: dict[str, list[Work]] = {}
+        for job in self._parts.store.jobs.all():
+            if job.next_try <= now:
+                due.setdefault(job.app, []).append(job)
+        if due:
+            with ThreadPoolExecutor(min(len(due), APPS_AT_ONCE), thread_name_prefix="durable-job") as pool:
+                list(pool.map(self._attempt_all, due.values()))
+        with self._changed:
+            if not self._closed:
+                self._changed.wait(1.0 if self._parts.store.jobs.all() else 60.0)
 
     def _attempt_all(self, jobs: Iterable[Work]) -> None:
         for job in jobs:

@@ -29,13 +29,14 @@ from mini_core.server import oneoff, openapi, plugins
 from mini_core.server.auth import KeyCheck, local_caller
 from mini_core.server.operation import Call, Caller, Operation, query_of
 from mini_core.server.operations import OPERATIONS
-from mini_core.server.streams import Lines, Slots
+from mini_core.server.streams import Bytes, Lines, Slots
 from mini_core.types import decode, encode, value
 
 log = logging.getLogger("mini.api")
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
+TAR = "application/x-tar"
 PROBLEM = "application/problem+json"
 ARCHIVES = ("application/gzip", "application/x-gzip", "application/octet-stream")
 STREAMS = 32
@@ -122,6 +123,8 @@ def _add(app: Flask, server: _Server, operation: Operation) -> None:
 
 
 def _serve(server: _Server, operation: Operation, params: Mapping[str, Any]) -> Any:
+    if server.controller.restoring and operation.access != "open":
+        raise Unavailable("The platform is being restored.", hint="Try again when that is done.", code="restoring")
     caller = server.caller(operation)
     call = Call(
         controller=server.controller,
@@ -133,6 +136,10 @@ def _serve(server: _Server, operation: Operation, params: Mapping[str, Any]) -> 
     )
     if operation.content == "archive":
         return _with_archive(server, operation, call)
+    if operation.content == "backup":
+        if request.mimetype != TAR:
+            raise WrongType(f"Expected a backup as {TAR}, got {request.mimetype or 'no content type'}.")
+        call = replace(call, file=request.stream)
     if operation.content == "upgrade":
         return oneoff.serve(request.environ, server.sessions, operation.handler, call)
     return _answer(server, operation, operation.handler(call))
@@ -212,6 +219,8 @@ def _save(archive: Path) -> None:
 
 
 def _answer(server: _Server, operation: Operation, result: Any) -> Response:
+    if operation.media:
+        return Response(Bytes(result, server.slots), mimetype=operation.media)
     if operation.stream or isinstance(result, Iterator):
         gone = request.environ.get("waitress.client_disconnected", lambda: False)
         response = Response(Lines(iter(result), server.slots, gone), mimetype=NDJSON)

@@ -1,23 +1,33 @@
 """waitress, taught to look at a request's key before it reads a large body.
 
 waitress reads a body whole, to disk where it is large, and then calls the application. A source may have a
-gigabyte: who has no key must not be able to make the server read that.
+gigabyte, a backup as much as there is: who has no key must not be able to make the server read that. Bodies go to a
+folder of the platform's, since the usual one for temporary files may be memory.
 """
 
 from __future__ import annotations
 
+import copy
+import sys
+import tempfile
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+from waitress.buffers import TempfileBasedBuffer
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser
 from waitress.utilities import Error, RequestEntityTooLarge
 
 from mini_core import api
+from mini_core.paths import private_folder
 from mini_core.types import encode
 
 UNKNOWN_LIMIT = 64 * 1024
 """Bytes of body that are read from anybody."""
+
+UNLIMITED = "/v1/restore"
+"""A backup is as large as the platform."""
 
 Allowed = Callable[[str], bool]
 """Whether a key is good."""
@@ -48,8 +58,20 @@ _WRONG_KEY = api.Problem(
 _NO_KEY = api.Problem(status=401, title="This needs a key.", code="denied", hint="Set it: mini config set-api-key")
 
 
-def channel_class(allowed: Allowed) -> type[HTTPChannel]:
-    """The channel for a server, which asks `allowed` about the key of whoever sends a large body."""
+class _OnDisk(TempfileBasedBuffer):
+    """A body, in a file that nothing but the open descriptor leads to."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        super().__init__()
+
+    def newfile(self) -> Any:
+        return tempfile.TemporaryFile("w+b", dir=private_folder(self._folder))
+
+
+def channel_class(allowed: Allowed, folder: Path | None = None) -> type[HTTPChannel]:
+    """The channel for a server, which asks `allowed` about the key of whoever sends a large body. folder: where large
+    bodies are kept while they are read."""
 
     class Parser(HTTPRequestParser):
         def parse_header(self, header_plus: bytes) -> None:
@@ -59,6 +81,15 @@ def channel_class(allowed: Allowed) -> type[HTTPChannel]:
             if key is not None and not allowed(key):
                 self.error = _Refusal(_WRONG_KEY if key else _NO_KEY)
                 self.body_rcv, self.content_length, self.expect_continue = None, 0, False
+            elif key is not None:
+                self._expect_much()
+
+        def _expect_much(self) -> None:
+            if folder is not None:
+                self.body_rcv.buf = _OnDisk(folder)
+            if self.path == UNLIMITED:
+                self.adj = copy.copy(self.adj)
+                self.adj.max_request_body_size = sys.maxsize
 
         def received(self, data: bytes) -> int:
             consumed = super().received(data)

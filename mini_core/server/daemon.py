@@ -29,7 +29,7 @@ from waitress.server import create_server
 
 from mini_core import __version__, api
 from mini_core.controller import Controller, open_controller
-from mini_core.errors import Conflict, MiniError
+from mini_core.errors import Conflict, MiniError, NotFound
 from mini_core.paths import Paths, find_paths, private_folder
 from mini_core.server import ports, state, streams
 from mini_core.server.app import create_app
@@ -96,7 +96,7 @@ class Server:
             max_request_body_size=self._controller.settings.upload,
             ident="mini",
         )
-        server.channel_class = channel_class(allowed)
+        server.channel_class = channel_class(allowed, self._controller.paths.data / "uploads")
         return server
 
     def start(self) -> None:
@@ -135,11 +135,25 @@ class Server:
         if call.body.purge and (apps := [app.name for app in call.controller.apps("")]):
             yield from (f"Removing {name}" for name in apps)
             with ThreadPoolExecutor(16, thread_name_prefix="purge") as pool:
-                list(pool.map(lambda name: call.controller.destroy_app(name, "local"), apps))
+                stuck = list(filter(None, pool.map(partial(_why_stuck, call.controller), apps)))
+            if stuck:
+                yield from stuck
+                return
         yield "Stopping apps and router"
         call.controller.shutdown()
-        yield "Stopped"
+        yield state.STOPPED
         self.stop("down")
+
+
+def _why_stuck(controller: Controller, app: str) -> str:
+    """Removes the app; "" or why it could not be."""
+    try:
+        controller.destroy_app(app, "local")
+    except NotFound:
+        return ""
+    except MiniError as error:
+        return error.message
+    return ""
 
 
 # --- the process

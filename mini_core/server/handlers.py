@@ -87,6 +87,20 @@ class TargetQuery:
     target: str
 
 
+@value
+class BackupQuery:
+    """images: of what runs, so that a restore needs no build."""
+
+    images: bool = False
+
+
+@value
+class RestoreQuery:
+    """replace: even if that removes the apps that are there."""
+
+    replace: bool = False
+
+
 # --- the platform
 
 
@@ -120,6 +134,11 @@ def events(call: Call) -> Iterator[Event]:
     app = query.app or call.caller.app
     call.caller.allow(app)
     return call.controller.events(app=app, after=query.after, limit=query.limit, follow=query.follow)
+
+
+def restore(call: Call) -> Iterator[api.RestoreEvent]:
+    assert call.file is not None
+    return call.controller.restore(call.file, call.actor, replacing=call.query.replace)
 
 
 def wake(call: Call) -> None:

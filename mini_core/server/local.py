@@ -132,9 +132,11 @@ def down(
     if not ran and (left or (purge and state.local_file(paths).exists())):
         start(paths, {}, command=command)  # only it knows what its predecessor left running
     if ran or is_running(paths):
-        body = {"purge": purge}
-        for line in adminclient.lines(paths.admin_socket, "POST", "/v1/internal/shutdown", body):
-            say(str(line))
+        said = ""
+        for said in adminclient.lines(paths.admin_socket, "POST", "/v1/internal/shutdown", {"purge": purge}):
+            say(said)
+        if said != state.STOPPED and is_running(paths):
+            raise Unavailable("The platform goes on: it could not be stopped.", hint="See what is stuck: mini status")
         with waiting_for(state.server_lock(paths)):
             pass
     if purge:

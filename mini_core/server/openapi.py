@@ -14,6 +14,7 @@ from mini_core.types import Secret
 
 _PARAMETER = re.compile(r"<(?:(\w+):)?(\w+)>")
 _REF = "#/components/schemas/{name}"
+_BINARY = {"type": "string", "format": "binary"}
 
 
 def document(operations: Iterable[Operation]) -> dict[str, Any]:
@@ -59,9 +60,9 @@ def _described(operation: Operation, schemas: dict[Any, Any]) -> dict[str, Any]:
         "operationId": operation_id(operation),
         "summary": operation.summary,
         "responses": {
-            str(operation.status if operation.response or operation.status == 101 else 204): _success(
-                operation, schemas
-            ),
+            str(
+                operation.status if operation.response or operation.media or operation.status == 101 else 204
+            ): _success(operation, schemas),
             "default": {
                 "description": "An error",
                 "content": {"application/problem+json": {"schema": schemas[api.Problem]}},
@@ -84,6 +85,8 @@ def operation_id(operation: Operation) -> str:
 
 
 def _success(operation: Operation, schemas: dict[Any, Any]) -> dict[str, Any]:
+    if operation.media:
+        return {"description": "The file", "content": {operation.media: {"schema": _BINARY}}}
     if operation.response is None:
         upgraded = "The connection is now a mini-stream: see mini_core/frames.py"
         return {"description": upgraded if operation.content == "upgrade" else "Done"}
@@ -124,8 +127,9 @@ def _headers(operation: Operation, schemas: dict[Any, Any]) -> list[dict[str, An
 
 def _body(operation: Operation, schemas: dict[Any, Any]) -> dict[str, Any]:
     if operation.content == "archive":
-        archive = {"schema": {"type": "string", "format": "binary"}}
-        return {"required": True, "content": {"application/gzip": archive}}
+        return {"required": True, "content": {"application/gzip": {"schema": _BINARY}}}
+    if operation.content == "backup":
+        return {"required": True, "content": {"application/x-tar": {"schema": _BINARY}}}
     if operation.request is None:
         return {}
     return {"required": True, "content": {"application/json": {"schema": schemas[operation.request]}}}

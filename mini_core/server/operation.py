@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, BinaryIO, Literal, TypeVar
 
 import msgspec
 
@@ -17,7 +17,7 @@ from mini_core.types import value
 T = TypeVar("T")
 
 Access = Literal["open", "key", "app", "platform", "internal"]
-Content = Literal["json", "archive", "upgrade"]
+Content = Literal["json", "archive", "backup", "upgrade"]
 
 
 @value
@@ -28,7 +28,8 @@ class Operation:
     that reaches the app named in the path; "platform" one that is not limited to an app; "internal" is for the
     router and the local user. request: type of the JSON body. content: what the body is. query: a value type whose
     fields are the query's parameters. response: type of the answer; None answers 204. stream: the answer is NDJSON,
-    one `response` a line; blank lines only say that the stream is alive.
+    one `response` a line; blank lines only say that the stream is alive. media: type of an answer that is bytes; one
+    that is cut off ends without its last chunk.
     """
 
     method: str
@@ -42,6 +43,7 @@ class Operation:
     response: Any = None
     status: int = 200
     stream: bool = False
+    media: str = ""
 
 
 @value
@@ -65,7 +67,8 @@ class Caller:
 
 @value
 class Call:
-    """A request that passed all checks. archive: where an uploaded source was put; whoever takes it moves it."""
+    """A request that passed all checks. archive: where an uploaded source was put; whoever takes it moves it. file:
+    an uploaded backup, open until the answer has ended."""
 
     controller: Controller
     caller: Caller
@@ -74,6 +77,7 @@ class Call:
     query: Any = None
     body: Any = None
     archive: Path | None = None
+    file: BinaryIO | None = None
     options: api.DeployOptions = api.DeployOptions()
 
     @property

@@ -19,6 +19,9 @@ from mini_core.types import decode, encode, value
 
 T = TypeVar("T")
 
+STOPPED = "Stopped"
+"""The last line of what stopping the platform says, where it was stopped."""
+
 
 @value
 class Local:

@@ -131,3 +131,28 @@ class Lines:
         if self._closed.acquire(blocking=False):
             self._pump.stop()
             self._slots.give_back()
+
+
+class Bytes:
+    """The body of an answer that is a file (WSGI): its first bytes are made at once, so that an error can still become
+    a status; a later one ends the connection in the middle."""
+
+    def __init__(self, chunks: Iterator[bytes], slots: Slots) -> None:
+        slots.take()
+        self._slots, self._chunks, self._closed = slots, chunks, threading.Lock()
+        try:
+            self._first = next(chunks, b"")
+        except BaseException:
+            self.close()
+            raise
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self._first
+        yield from self._chunks
+
+    def close(self) -> None:
+        if self._closed.acquire(blocking=False):
+            close = getattr(self._chunks, "close", None)
+            if close is not None:
+                close()
+            self._slots.give_back()

@@ -126,6 +126,24 @@ def migrate(path: Path) -> None:
             _apply(connection, number + 1)
 
 
+def snapshot(path: Path, target: Path) -> None:
+    """A consistent copy of a database that may be in use, for its owner alone."""
+    with closing(sqlite3.connect(path)) as connection:
+        _copy(connection, target)
+
+
+def schema_of(path: Path) -> int:
+    """The schema that the file has. Raises Unavailable for a file that is no database."""
+    with closing(_connect(path)) as connection:
+        return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def settle(path: Path) -> None:
+    """Brings all that was written into the file itself, so that it can be moved. Nobody may have it open."""
+    with closing(_connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     try:
         connection = sqlite3.connect(path, isolation_level=None)
@@ -137,9 +155,9 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _copy(connection: sqlite3.Connection, target: Path) -> None:
+    target.touch(0o600)
     with closing(sqlite3.connect(target)) as copy:
         connection.backup(copy)
-    target.chmod(0o600)
 
 
 def _apply(connection: sqlite3.Connection, number: int) -> None:

@@ -75,5 +75,9 @@ class Instances:
     def set_found(self, name: str, found: Endpoint | None) -> None:
         self.change(name, found_host=found.host if found else None, found_port=found.port if found else None)
 
+    def clear(self) -> None:
+        """None of them is here: the store is from another platform."""
+        self._db.execute("DELETE FROM instances")
+
     def delete(self, name: str) -> None:
         self._db.delete("instances", id=name)

@@ -68,5 +68,13 @@ class Keys:
                 raise NotFound(f"There is no key {name}.", hint="mini keys lists them.")
             self._db.delete("keys", name=name)
 
+    def copy_to(self, other: Keys, name: str) -> None:
+        """The key as it is here, instead of one of the same name there; nothing happens where there is none."""
+        row = self._db.one("keys", name=name, app="")
+        if row is not None:
+            with other._db.transaction():
+                other._db.delete("keys", hash=row["hash"])
+                other._db.upsert("keys", row, "name")
+
     def rename_app(self, old: str, new: str) -> None:
         self._db.execute("UPDATE keys SET app = :new WHERE app = :old", old=old, new=new)

@@ -84,6 +84,10 @@ class Jobs:
         row = {"id": job.id, "attempts": job.attempts + 1, "next_try": next_try, "error": error}
         self._db.update("jobs", row, "id")
 
+    def keep(self, kind: str) -> None:
+        """Forgets all but those of a kind."""
+        self._db.execute("DELETE FROM jobs WHERE kind != :kind", kind=kind)
+
     def done(self, job: Work) -> None:
         self._db.delete("jobs", id=job.id)
 

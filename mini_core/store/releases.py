@@ -58,6 +58,14 @@ class Releases:
     def forget_image(self, app: int, version: int) -> None:
         self._db.update("releases", {"app": app, "version": version, "image_kept": 0}, "app", "version")
 
+    def set_image(self, app: int, version: int, image: Image) -> None:
+        """Where the image is after the platform was restored; what it holds is the same."""
+        row = self._db.one("releases", app=app, version=version)
+        if row is not None:
+            data = encode(replace(decode(Release, row["data"]), image=image)).decode()
+            changed = {"app": app, "version": version, "data": data, "image_kept": 1}
+            self._db.update("releases", changed, "app", "version")
+
     def kept_images(self) -> tuple[Image, ...]:
         """Of all apps."""
         rows = self._db.query("SELECT data FROM releases WHERE image_kept = 1")

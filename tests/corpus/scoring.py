@@ -169,7 +169,7 @@ class Scorer:
                 self.platform.remove(image)
         if outcome:
             return Verdict("pass", f"does not start: {outcome}", seconds=seconds)
-        told = [warning for warning in planned.warnings if warning != NO_START]
+        told = [warning for warning in planned.warnings if not warning.startswith(NO_START)]
         told += [f"{planned.plan.buildpack} needs {name}" for name in planned.plan.packages]
         if policy and told:
             return Verdict("pass", f"works, and is explained: {told[0]}", seconds=seconds)

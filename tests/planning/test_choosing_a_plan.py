@@ -182,7 +182,7 @@ def test_a_language_without_a_buildpack_is_named() -> None:
 def test_a_plan_without_a_start_command_warns_and_cannot_be_started() -> None:
     library = Recogniser("red", "red.txt", processes=())
     planned = make_plan(MemorySource({"red.txt": ""}), [library])
-    assert planned.warnings == ("No start command found: add a Procfile with a line such as `web: python app.py`",)
+    assert planned.warnings == ("No start command found: add a Procfile with a line such as `web: COMMAND`",)
     with pytest.raises(PlanError, match="no start command found") as caught:
         require_start(planned.plan)
     assert caught.value.code == "no-start"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import yaml
 
 from mini_buildpacks import BuildpacksPlugin
-from mini_core.eject import compose_yaml, init_toml
+from mini_core.eject import compose_yaml, init_toml, portable
 from mini_core.explain import command_line, explain, headline
 from mini_core.planning import Planned, make_plan
 from mini_core.sources import MemorySource
@@ -31,7 +31,7 @@ def test_a_plan_is_explained_from_evidence_to_what_else_could_be() -> None:
     text = "\n".join(explain(planned()))
     for line in (
         "Chosen: python, because it has requirements.txt and app.py (a manifest with a lock file or an entry point)",
-        "  app.py:3          Flask application app",
+        "  app.py:3            Flask application app",
         "  install  pip install -r requirements.txt",
         "  build  libpq-dev",
         "  run    libpq5",
@@ -61,7 +61,15 @@ def test_what_init_writes_means_the_plan_that_was_detected() -> None:
     assert [item.name for item in second.plan.processes] == [item.name for item in first.plan.processes]
     assert second.plan.processes[0].command == first.plan.processes[0].command
     assert {entry.name: entry.kind for entry in second.plan.env} == {entry.name: entry.kind for entry in first.plan.env}
-    assert second.plan.runtime_packages == first.plan.runtime_packages
+    assert (second.plan.packages, second.plan.runtime_packages) == (first.plan.packages, first.plan.runtime_packages)
+    assert second.alternatives == first.alternatives
+
+
+def test_what_is_taken_along_builds_without_buildkit() -> None:
+    first = planned()
+    assert any(step.caches for step in first.plan.steps)
+    taken = portable(first).plan
+    assert [(step.argv, step.caches) for step in taken.steps] == [(step.argv, ()) for step in first.plan.steps]
 
 
 def test_compose_starts_what_mini_would_start() -> None:
