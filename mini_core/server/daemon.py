@@ -72,13 +72,13 @@ class Server:
         self._servers = [
             self._serve(create_app(controller, trusted=False), paths.controller_socket, 0o600, self._known),
             self._serve(
-                create_app(controller, trusted=True, more=[shutdown]), paths.admin_socket, admin_mode, lambda _: True
+                create_app(controller, trusted=True, more=[shutdown]), paths.admin_socket, admin_mode, lambda *_: True
             ),
         ]
 
-    def _known(self, key: str) -> bool:
+    def _known(self, key: str, whole: bool) -> bool:
         try:
-            return bool(key) and bool(self._controller.authenticate(key))
+            return bool(key) and not (self._controller.authenticate(key).app and whole)
         except MiniError:
             return False
 

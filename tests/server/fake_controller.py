@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mini_core import api
 from mini_core.controller import Controller
-from mini_core.errors import Denied, NotFound
+from mini_core.errors import Denied, NotFound, Unavailable
 from mini_core.interfaces import ApiRequest, EndpointSpec, OneOff, Page
 from mini_core.paths import Paths
 from mini_core.settings import Settings
@@ -122,6 +122,8 @@ class FakeController(Controller):
         return self._apps[request.name]
 
     def destroy_app(self, name: str, actor: str) -> None:
+        if (self.paths.data / f"{name}-is-stuck").exists():
+            raise Unavailable(f"{name} is not gone yet: the engine is busy.")
         del self._apps[name]
 
     def wake(self, app: str) -> None:

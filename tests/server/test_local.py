@@ -124,6 +124,16 @@ def test_purge_removes_the_apps_and_every_folder(stopped: Paths) -> None:
     assert local.condition(stopped) == "none"
 
 
+def test_a_purge_that_cannot_remove_an_app_says_so_and_keeps_what_is_known_of_it(stopped: Paths) -> None:
+    start(stopped)
+    (stopped.data / "shop-is-stuck").touch()
+    said: list[str] = []
+    with pytest.raises(Unavailable, match="could not be stopped"):
+        local.down(paths=stopped, purge=True, say=said.append, command=FAKE)
+    assert said[-1] == "shop is not gone yet: the engine is busy."
+    assert local.is_running(stopped)
+
+
 def test_a_restart_replaces_the_controllers_process_alone(stopped: Paths) -> None:
     before = start(stopped).running
     after = local.restart(stopped, command=FAKE).running
