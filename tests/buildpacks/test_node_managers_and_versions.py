@@ -146,3 +146,8 @@ def test_the_app_that_needs_only_bun_runs_without_node() -> None:
     alone = plan_of({"bun.lock": "{}"}, scripts={"start": "bun index.ts"})
     assert alone.runtime == ""
     assert plan_of({"bun.lock": "{}"}, scripts={"start": "node index.js"}).runtime == "node"
+
+
+def test_an_empty_lock_file_is_said_to_be_empty() -> None:
+    assert "yarn.lock is empty: yarn install makes it anew" in plan_of({"yarn.lock": "\n"}).warnings
+    assert not any("empty" in warning for warning in plan_of({"yarn.lock": CLASSIC}).warnings)

@@ -258,7 +258,7 @@ def test_a_procfile_decides_and_what_its_commands_need_is_installed() -> None:
     files = {"requirements.txt": "flask", "app.py": FLASK, "Procfile": "web: python app.py\nworker: celery worker"}
     plan = plan_of(files)
     assert installs(plan) == []
-    assert plan.summary == ("pip", "Flask → Procfile")
+    assert plan.summary == ("pip", "Flask · started by Procfile")
     with_server = plan_of({**files, "Procfile": "web: gunicorn app:app"})
     assert installs(with_server) == ["install gunicorn"]
     assert installs(plan_of({**files, "requirements.txt": "uwsgi", "Procfile": "web: uwsgi --ini x.ini"})) == []

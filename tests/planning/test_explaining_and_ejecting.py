@@ -84,3 +84,13 @@ def test_compose_starts_what_mini_would_start() -> None:
     assert services["clock"]["profiles"] == ["clock"] and "profiles" not in services["worker"]
     assert "restart" not in services["release"]
     assert services["web"]["volumes"] == ["data:/data"] and data["volumes"] == {"data": {}}
+
+
+def test_the_headline_says_when_a_file_of_the_repository_starts_the_app() -> None:
+    node = {"package.json": '{"main": "index.js", "dependencies": {"express": "5"}}', "index.js": ""}
+    packs = tuple(BuildpacksPlugin().mini_detect())
+    assert headline(planned(Procfile="web: flask run").plan).endswith("pip · Flask · started by Procfile")
+    assert headline(make_plan(MemorySource({**node, "Procfile": "web: node a.js"}), packs).plan).endswith(
+        "npm · started by Procfile"
+    )
+    assert headline(make_plan(MemorySource(node), packs).plan).endswith("npm · node index.js")

@@ -60,7 +60,7 @@ class NodeBuildpack:
         version = node_version(source, workspace.root, settings)
         manager = choose_manager(source, workspace.root, settings, version.major())
         chosen = _choose(source, workspace, manager, version.major(), settings)
-        plan = _plan(source, workspace, manager, version, chosen)
+        plan = _plan(source, workspace, manager, version, chosen, settings)
         strength, reason = _strength(chosen, manager), _reason(chosen, manager)
         return Offer(buildpack=self.name, strength=strength, reason=reason, plan=plan)
 
@@ -111,7 +111,14 @@ def _starts_all(root: Package) -> bool:
     return bool(_FOR_ALL.search(line)) if line else not (root.string("main") or root.string("module"))
 
 
-def _plan(source: Source, workspace: Workspace, manager: Manager, version: NodeVersion, chosen: Chosen) -> Plan:
+def _plan(
+    source: Source,
+    workspace: Workspace,
+    manager: Manager,
+    version: NodeVersion,
+    chosen: Chosen,
+    settings: BuildSettings,
+) -> Plan:
     outcome, start = chosen.outcome, chosen.start
     packages = natives(source, (workspace.root, *workspace.members), manager.lock)
     processes = (ProcessType(name="web", command=start.command, source=start.source),) if start.command else ()
@@ -122,7 +129,7 @@ def _plan(source: Source, workspace: Workspace, manager: Manager, version: NodeV
         runtime="" if alone or start.static else "node",
         package_manager=manager.label,
         framework=outcome.framework if outcome else library(chosen.app),
-        summary=_summary(manager, chosen),
+        summary=_summary(manager, chosen, settings),
         evidence=tuple(_evidence(workspace, manager, version, chosen)),
         steps=tuple(_steps(source, workspace, manager, chosen)),
         artifacts=(start.static.root,) if start.static else (".",),
@@ -132,7 +139,7 @@ def _plan(source: Source, workspace: Workspace, manager: Manager, version: NodeV
         bin=tuple(_bin(source, manager, chosen)),
         env=(EnvEntry(name="NODE_ENV", value="production"), *(outcome.env if outcome else ())),
         processes=processes,
-        warnings=tuple(_warnings(manager, version, chosen)),
+        warnings=tuple(_warnings(source, manager, version, chosen)),
     )
 
 
@@ -189,18 +196,24 @@ def _reason(chosen: Chosen, manager: Manager) -> str:
     return "has " + ", ".join(parts)
 
 
-def _summary(manager: Manager, chosen: Chosen) -> tuple[str, ...]:
+def _summary(manager: Manager, chosen: Chosen, settings: BuildSettings) -> tuple[str, ...]:
     start, outcome = chosen.start, chosen.outcome
-    what = f"static site in {start.static.root}" if start.static else " ".join(start.command[:6])
-    if start.command[:2] == ("sh", "-c"):
-        what = start.command[2].split("exec ", 1)[-1]
     title = outcome.title if outcome else ""
     where = (chosen.app.folder,) if chosen.app.folder else ()
-    return (
-        (manager.label, *where, " → ".join(item for item in (title, what) if item))
-        if start
-        else (manager.label, *where)
-    )
+    given = next((item.source for item in settings.processes if item.name == "web"), "")
+    if given:
+        how = " · ".join(item for item in (title, f"started by {given}") if item)
+    else:
+        how = " → ".join(item for item in (title, _started(start)) if item) if start else ""
+    return (manager.label, *where, *([how] if how else []))
+
+
+def _started(start: Start) -> str:
+    if start.static:
+        return f"static site in {start.static.root}"
+    if start.command[:2] == ("sh", "-c"):
+        return start.command[2].split("exec ", 1)[-1]
+    return " ".join(start.command[:6])
 
 
 def _evidence(workspace: Workspace, manager: Manager, version: NodeVersion, chosen: Chosen) -> Iterator[Evidence]:
@@ -217,13 +230,15 @@ def _evidence(workspace: Workspace, manager: Manager, version: NodeVersion, chos
         yield Evidence(file=chosen.app.package.file, detail=f"start: {chosen.start.source}")
 
 
-def _warnings(manager: Manager, version: NodeVersion, chosen: Chosen) -> Iterator[str]:
+def _warnings(source: Source, manager: Manager, version: NodeVersion, chosen: Chosen) -> Iterator[str]:
     yield from version.warnings
     yield from manager.warnings
     yield from chosen.outcome.warnings if chosen.outcome else ()
     yield from chosen.start.warnings
     if not manager.lock and chosen.app.root.dependencies:
         yield f"no lock file: {manager.name} installs what is newest today; commit one to get the same again"
+    if manager.lock and not (source.read(manager.lock) or b"").strip():
+        yield f"{manager.lock} is empty: {manager.name} install makes it anew"
     if chosen.others:
         yield (
             f"several apps in this workspace: {chosen.app.folder} taken. The others: {', '.join(chosen.others)}"

@@ -276,9 +276,9 @@ def _plan(
     started = found or Start()
     label = started.label
     if commands.replaces:
-        label = f"{started.framework and started.label.partition(' → ')[0]}".strip()
-        web = next((item.source for item in commands.processes if item.name == "web"), "Procfile")
-        label = f"{label} → {web}" if label else web
+        label = started.label.partition(" → ")[0] if started.framework else ""
+        given = next((item.source for item in commands.processes if item.name == "web"), "Procfile")
+        label = f"{label} · started by {given}" if label else f"started by {given}"
     return Plan(
         buildpack="python",
         toolchains=(toolchain,),

@@ -99,7 +99,7 @@ def python_toolchain(source: Source, settings: BuildSettings, project: Project) 
     others = [f"{item.source} ({item.version})" for item in found[1:] if _differ(item.version, chosen.version)]
     if others:
         warnings = (*warnings, f"Python {chosen.version} from {chosen.source}; not used: {', '.join(others)}")
-    elif any(item.source == "runtime.txt" for item in found[1:]):
+    elif source.has("runtime.txt") and chosen.source != "runtime.txt":
         warnings = (*warnings, f"runtime.txt is not needed: {chosen.source} says which Python")
     return Toolchain(name="python", version=chosen.version, source=chosen.source), warnings
 
