@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import msgspec
 from flask import Flask, Response, g, request
@@ -139,7 +139,7 @@ def _serve(server: _Server, operation: Operation, params: Mapping[str, Any]) -> 
     if operation.content == "backup":
         if request.mimetype != TAR:
             raise WrongType(f"Expected a backup as {TAR}, got {request.mimetype or 'no content type'}.")
-        call = replace(call, file=request.stream)
+        call = replace(call, file=cast(BinaryIO, request.stream))
     if operation.content == "upgrade":
         return oneoff.serve(request.environ, server.sessions, operation.handler, call)
     return _answer(server, operation, operation.handler(call))

@@ -29,8 +29,8 @@ UNKNOWN_LIMIT = 64 * 1024
 UNLIMITED = "/v1/restore"
 """A backup is as large as the platform."""
 
-Allowed = Callable[[str], bool]
-"""Whether a key is good."""
+Allowed = Callable[[str, bool], bool]
+"""Whether a key is good; and, where the second is true, good for all of the platform."""
 
 
 class _Refusal(Error):
@@ -78,16 +78,17 @@ def channel_class(allowed: Allowed, folder: Path | None = None) -> type[HTTPChan
             super().parse_header(header_plus)
             large = self.chunked or self.content_length > UNKNOWN_LIMIT
             key = _key(self.headers) if self.body_rcv is not None and large else None
-            if key is not None and not allowed(key):
+            self._unlimited = self.path == UNLIMITED  # type: ignore[attr-defined]
+            if key is not None and not allowed(key, self._unlimited):
                 self.error = _Refusal(_WRONG_KEY if key else _NO_KEY)
                 self.body_rcv, self.content_length, self.expect_continue = None, 0, False
             elif key is not None:
                 self._expect_much()
 
         def _expect_much(self) -> None:
-            if folder is not None:
-                self.body_rcv.buf = _OnDisk(folder)
-            if self.path == UNLIMITED:
+            if folder is not None and self.body_rcv is not None:
+                self.body_rcv.buf = _OnDisk(folder)  # type: ignore[assignment]
+            if self._unlimited:
                 self.adj = copy.copy(self.adj)
                 self.adj.max_request_body_size = sys.maxsize
 

@@ -60,9 +60,7 @@ def _described(operation: Operation, schemas: dict[Any, Any]) -> dict[str, Any]:
         "operationId": operation_id(operation),
         "summary": operation.summary,
         "responses": {
-            str(
-                operation.status if operation.response or operation.media or operation.status == 101 else 204
-            ): _success(operation, schemas),
+            str(_status(operation)): _success(operation, schemas),
             "default": {
                 "description": "An error",
                 "content": {"application/problem+json": {"schema": schemas[api.Problem]}},
@@ -76,6 +74,11 @@ def _described(operation: Operation, schemas: dict[Any, Any]) -> dict[str, Any]:
     if body := _body(operation, schemas):
         described["requestBody"] = body
     return described
+
+
+def _status(operation: Operation) -> int:
+    answers = operation.response or operation.media or operation.status == 101
+    return operation.status if answers else 204
 
 
 def operation_id(operation: Operation) -> str:

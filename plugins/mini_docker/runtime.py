@@ -34,7 +34,7 @@ LAST_WORDS = 2.0
 class DockerRuntime(Runtime):
     name = "docker"
     accepts = frozenset({"docker"})
-    abilities = frozenset({"limits", "isolation", "volumes", "exec", "tty", "side-by-side-ports"})
+    abilities = frozenset({"limits", "isolation", "volumes", "exec", "tty", "side-by-side-ports", "platforms"})
     notice = ""
 
     def __init__(self, engine: Engine, platform: str, settings: Mapping[str, Any] | None = None) -> None:
