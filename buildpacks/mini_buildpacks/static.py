@@ -7,6 +7,7 @@ Never stronger than loose evidence unless a Staticfile or a generator's own conf
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -24,7 +25,8 @@ INDEX = ("index.html", "index.htm")
 
 @dataclass(frozen=True)
 class Generator:
-    """A site generator: `marks` (file names and a pattern one of them contains), argv to build, where to."""
+    """A site generator: `marks` (file names and a pattern one of them contains), argv to build, where to, and
+    Debian's package."""
 
     name: str
     marks: tuple[tuple[str, str], ...]
@@ -94,21 +96,39 @@ def _from_generator(source: Source) -> Offer | None:
             continue
         if generator.name == "Zola" and not source.has("templates"):
             continue
-        packages = (generator.package,) if generator.package else ()
-        warning = [f"{generator.name} is not in Debian: add the built {generator.output}/ to the repository instead"]
+        if not generator.package and source.has(f"{generator.output}/index.html"):
+            return None
         plan = Plan(
             buildpack=StaticBuildpack.name,
             framework=generator.name.lower(),
             toolchains=(Toolchain(name="debian"),),
             summary=(f"{generator.name} → static files",),
             evidence=(mark,),
-            steps=(Step(name="build", argv=generator.argv),),
+            steps=(Step(name="build", argv=_command(generator)),),
             artifacts=(generator.output,),
-            packages=packages,
+            packages=(generator.package,) if generator.package else (),
             static=StaticSite(root=generator.output),
         )
-        return _offer(Strength.MANIFEST, f"is a {generator.name} site", plan, [] if packages else warning)
+        return _offer(
+            Strength.MANIFEST, f"is a {generator.name} site", plan, [] if generator.package else [_missing(generator)]
+        )
     return None
+
+
+def _missing(generator: Generator) -> str:
+    line = shlex.join(generator.argv)
+    return (
+        f"{generator.name} is not in Debian: run {line} before deploying, with {generator.output}/ not in .gitignore, "
+        "or add a Dockerfile"
+    )
+
+
+def _command(generator: Generator) -> tuple[str, ...]:
+    """What builds the site; for a generator that Debian lacks, it says so where the machine has none either."""
+    if generator.package:
+        return generator.argv
+    test = f"command -v {generator.argv[0]} >/dev/null || {{ echo '{_missing(generator)}' >&2; exit 127; }}"
+    return ("sh", "-c", f"{test}; exec {shlex.join(generator.argv)}")
 
 
 def _marks(source: Source, generator: Generator) -> Iterator[Evidence]:

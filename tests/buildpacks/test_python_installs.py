@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mini_buildpacks.python import PythonBuildpack
-from mini_core.errors import ConfigError
+from mini_core.errors import ConfigError, PlanError
 from mini_core.manifest import read_manifest
 from mini_core.planning import build_settings
 from mini_core.sources import MemorySource
@@ -309,3 +309,29 @@ def test_a_pyproject_that_lists_nothing_is_said_to() -> None:
     assert plan_of({"pyproject.toml": "", **APP}).warnings == (
         "pyproject.toml lists no dependencies: none are installed",
     )
+
+
+@pytest.mark.parametrize("file", ["environment.yml", "environment.yaml"])
+def test_what_only_conda_can_install_is_refused_with_what_to_do(file: str) -> None:
+    conda = "name: x\nchannels: [conda-forge]\ndependencies:\n  - python=3.12\n  - gdal\n"
+    with pytest.raises(PlanError, match=f"{file} is conda's, which is not supported"):
+        plan_of({file: conda, **APP})
+    assert plan_of({file: conda, "requirements.txt": "flask\n", **APP}).package_manager == "pip"
+    assert plan_of({file: "stages: [build]\n", **APP}).package_manager == ""
+
+
+def test_heroku_s_hooks_are_run_before_and_after() -> None:
+    hook = "#!/bin/sh\n"
+    files = {"requirements.txt": "flask\n", **APP}
+    after = plan_of({**files, "bin/post_compile": hook})
+    assert [step.name for step in after.steps][-1] == "post_compile"
+    assert [step.name for step in after.steps if step.files] == ["venv", "install", "server"]
+    before = plan_of({**files, "bin/pre_compile": hook})
+    assert commands(before)[0] == "sh -c chmod +x bin/pre_compile && bin/pre_compile"
+    assert not any(step.files for step in before.steps)
+
+
+def test_a_hook_still_has_the_package_manager() -> None:
+    files = {"pyproject.toml": "[project]\nname='x'\nversion='1'\n[build-system]\nrequires=[]\n", "uv.lock": ""}
+    plan = plan_of({**files, **APP, "bin/post_compile": "#!/bin/sh\n"})
+    assert [step.name for step in plan.steps][-2:] == ["post_compile", "tidy"]

@@ -91,7 +91,6 @@ def test_passwords_that_would_not_be_asked_for_are_pointed_out() -> None:
         ({"hugo.toml": "", "content/a.md": ""}, ("hugo", "--gc", "--minify"), "public"),
         ({"config.toml": "\nbaseURL = 'x'", "content/a.md": ""}, ("hugo", "--gc", "--minify"), "public"),
         ({"_config.yml": "", "index.md": ""}, ("jekyll", "build"), "_site"),
-        ({"config.toml": "base_url = 'x'", "content/a.md": "", "templates/x.html": ""}, ("zola", "build"), "public"),
     ],
 )
 def test_a_generator_s_site_is_built(files: dict[str, str], argv: tuple[str, ...], root: str) -> None:
@@ -99,6 +98,16 @@ def test_a_generator_s_site_is_built(files: dict[str, str], argv: tuple[str, ...
     assert offer is not None and offer.plan.steps[0].argv == argv
     assert offer.plan.static == StaticSite(root=root)
     assert offer.plan.artifacts == (root,)
+
+
+def test_a_generator_that_debian_lacks_says_so_unless_the_site_is_built_already() -> None:
+    files = {"config.toml": "base_url = 'x'", "content/a.md": "", "templates/x.html": ""}
+    offer = offer_of(files)
+    assert offer is not None and offer.plan.packages == ()
+    assert "Zola is not in Debian: run zola build before deploying" in offer.plan.warnings[0]
+    assert offer.plan.warnings[0] in offer.plan.steps[0].argv[2]
+    built = offer_of({**files, "public/index.html": PAGE})
+    assert built is not None and (built.plan.steps, built.plan.static) == ((), StaticSite(root="public"))
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from mini_buildpacks import elsewhere
-from mini_buildpacks.python import assets, system
+from mini_buildpacks.python import assets, hooks, system
 from mini_buildpacks.python.code import Code
 from mini_buildpacks.python.django import Django, collectstatic, environment, find_django, migrations
 from mini_buildpacks.python.envreads import SECRETS, reads
@@ -15,7 +15,7 @@ from mini_buildpacks.python.managers import Install, install
 from mini_buildpacks.python.project import LOCKS, Project, read_project
 from mini_buildpacks.python.pyversion import python_toolchain
 from mini_buildpacks.python.start import Start, choose_server, mentions, missing_servers, start
-from mini_core.errors import MiniError
+from mini_core.errors import MiniError, PlanError
 from mini_core.interfaces import Source
 from mini_core.types import (
     BuildSettings,
@@ -24,7 +24,6 @@ from mini_core.types import (
     Offer,
     Plan,
     ProcessType,
-    Step,
     Strength,
     Toolchain,
 )
@@ -35,6 +34,8 @@ _PYTHON_COMMAND = re.compile(
 )
 _INNER = ("requirements.txt", "pyproject.toml", "Pipfile", "setup.py", "package.json", "go.mod")
 _MANIFESTS = ("requirements.txt", "pyproject.toml", "Pipfile", "setup.py", "setup.cfg", *LOCKS)
+
+_CONDA = ("environment.yml", "environment.yaml", "conda-lock.yml")
 
 
 class PythonBuildpack:
@@ -54,14 +55,15 @@ class PythonBuildpack:
 
 
 def _relevant(source: Source) -> bool:
-    return any(source.has(name) for name in _MANIFESTS) or any(path.endswith(".py") for path in source.files())
+    names = (*_MANIFESTS, *_CONDA)
+    return any(source.has(name) for name in names) or any(path.endswith(".py") for path in source.files())
 
 
 def _strength_of_files(source: Source) -> Strength:
     """How surely a source that could not be read to the end is Python's."""
     if any(source.read(name) is not None for name in LOCKS):
         return Strength.PROJECT
-    return Strength.MANIFEST if any(source.has(name) for name in _MANIFESTS) else Strength.LOOSE
+    return Strength.MANIFEST if any(source.has(name) for name in (*_MANIFESTS, *_CONDA)) else Strength.LOOSE
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ class Commands:
 
 def _detect(source: Source, settings: BuildSettings) -> Offer | None:
     project = read_project(source)
+    if not project.manager:
+        _refuse_conda(source)
     code = Code(source, () if project.manager else _inner_projects(source))
     commands = _commands(source, settings)
     django = find_django(source, code, project)
@@ -103,6 +107,17 @@ def _detect(source: Source, settings: BuildSettings) -> Offer | None:
     if keep:
         plan = replace(plan, env=(*plan.env, *_tool_env(project.manager)))
     return Offer(buildpack="python", strength=strength, reason=_reason(project, found), plan=plan)
+
+
+def _refuse_conda(source: Source) -> None:
+    """Raises PlanError where the dependencies are written for conda only: they are not all on PyPI."""
+    file = next((name for name in _CONDA if re.search(r"(?m)^(?:dependencies|package):", source.text(name) or "")), "")
+    if file:
+        raise PlanError(
+            f"{file} is conda's, which is not supported: no requirements.txt or pyproject.toml says what to install",
+            hint="List the packages in a requirements.txt for pip, or add a Dockerfile that installs with conda.",
+            code="not-supported",
+        )
 
 
 def _inner_projects(source: Source) -> tuple[str, ...]:
@@ -271,7 +286,8 @@ def _plan(
     steps = list(installed.steps)
     static = collectstatic(source, django, settings) if django is not None else None
     if static is not None:
-        steps = _before_tidy(steps, static)
+        steps = hooks.before_tidy(steps, static)
+    steps = hooks.added(source, steps)
     build, run = system.packages(project, gis=django is not None and "django.contrib.gis" in django.text())
     started = found or Start()
     label = started.label
@@ -297,13 +313,6 @@ def _plan(
         health=started.health,
         warnings=started.warnings,
     )
-
-
-def _before_tidy(steps: Sequence[Step], step: Step) -> list[Step]:
-    """Before the package manager is removed, so that nothing runs twice when only the code changes."""
-    if steps and steps[-1].name == "tidy" and not steps[-1].files:
-        return [*steps[:-1], step, steps[-1]]
-    return [*steps, step]
 
 
 def _processes(started: Start, commands: Commands) -> tuple[ProcessType, ...]:
