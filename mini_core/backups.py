@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tarfile
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import IO, Any, Literal, TypeVar
@@ -118,6 +119,14 @@ def _pieces(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 # --- reading
+
+
+def describe(manifest: Manifest) -> str:
+    """`Backup of 2 apps (blog, shop) by mini 0.1.0, 2026-11-24 07:00`."""
+    count, names = len(manifest.apps), ", ".join(manifest.apps)
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(manifest.head.created_at))
+    what = f"{count} app{'' if count == 1 else 's'}{f' ({names})' if names else ''}"
+    return f"Backup of {what} by mini {manifest.head.mini}, {when}"
 
 
 def read_head(file: IO[bytes]) -> Head:

@@ -496,7 +496,7 @@ class Controller:
 
         try:
             manifest = backups.verify(file)
-            say(restore.describe(manifest))
+            say(backups.describe(manifest))
             restore.Staging(self._parts, manifest, actor, say, go_on).run(file)
             say("Taking over")
             self._change_over(go_on)

@@ -25,6 +25,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "eject": ("plan", "Write a Dockerfile and a compose.yaml."),
     "buildpacks": ("plugins", "List the buildpacks."),
     "plugins": ("plugins", "List the plugins."),
+    "backup": ("backup", "Write the whole platform into one file."),
+    "restore": ("backup", "Make the platform the one in a backup."),
     "open": ("apps", "Open an app in the browser."),
     "apps": ("apps", "List, show, create, rename and destroy apps."),
     "ps": ("processes", "Show an app's processes."),
@@ -40,7 +42,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "exec": ("oneoff", "Run a command in a running process of an app."),
     "events": ("logs", "Show who did what, and what happened."),
     "domains": ("domains", "List, add and remove an app's domains."),
-    "volumes": ("volumes", "List, add and remove an app's volumes."),
+    "volumes": ("volumes", "List, add, remove and export an app's volumes."),
     "maintenance": ("domains", "Answer with a page that says the app is being worked on."),
     "config": ("config", "Choose the server and set its key."),
     "keys": ("keys", "List, create and revoke a server's keys."),
@@ -54,7 +56,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     "Deploy": ("deploy", "deploys", "plan", "init", "eject", "open"),
     "Apps": ("apps", "ps", "scale", "restart", "stop", "start", "releases", "rollback", "env", "logs", "run", "exec"),
     "More of an app": ("domains", "volumes", "maintenance", "events"),
-    "Platform": ("up", "down", "status", "doctor", "plugins", "buildpacks"),
+    "Platform": ("up", "down", "status", "doctor", "backup", "restore", "plugins", "buildpacks"),
     "Servers": ("config", "keys", "server", "completion", "version"),
 }
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from mini_core import api
 from mini_core.cli.base import YES, DefaultGroup, on_app, options, pass_context
 from mini_core.cli.context import Context
-from mini_core.cli.output import table
+from mini_core.cli.output import size, table
 from mini_core.cli.view import follow
 from mini_core.client.http import segment
 
@@ -16,7 +18,7 @@ _detach = click.option("--detach", is_flag=True, help="Do not wait for the end."
 
 @click.group(cls=DefaultGroup)
 def volumes() -> None:
-    """Lists, adds and removes an app's volumes."""
+    """Lists, adds, removes and exports an app's volumes."""
 
 
 @volumes.command("list")
@@ -60,3 +62,19 @@ def remove(context: Context, target: str, detach: bool) -> None:
     info = context.client().delete(f"/v1/apps/{segment(name)}/volumes", api.DeployInfo, target=target)
     done = f"Removed the volume at {target} of {context.named(name)}."
     follow(context, info, done=done, nothing=done, detach=detach)
+
+
+@volumes.command()
+@click.argument("target", metavar="PATH")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The tar to write; by default APP-NAME.tar.")
+@on_app
+@options(YES)
+@pass_context
+def export(context: Context, target: str, output: Path | None) -> None:
+    """Writes the files of the volume at PATH into a tar. The app goes on meanwhile."""
+    from mini_core.cli.backup import write
+
+    name = context.app()
+    file = output or Path(f"{name}-{target.strip('/').replace('/', '-')}.tar")
+    count = write(context, file, f"/v1/apps/{segment(name)}/volumes/export", target=target)
+    context.info(f"Wrote the volume at {target} of {context.named(name)} to {file} ({size(count)}).")

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, overload
+from typing import Any, BinaryIO, Protocol, TypeVar, overload
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -31,6 +32,8 @@ TIMEOUT = 120.0
 """Seconds without a byte from the server: removing an app waits for its open requests."""
 STREAM_TIMEOUT = 30.0
 """Of a stream, on which the server gives a sign of life every 10 s."""
+TRANSFER_TIMEOUT = 3600.0
+"""Of a backup: an engine prepares a large image before its first byte comes."""
 AWAY_LIMIT = 15.0
 """Seconds that a call waits for a controller that restarts."""
 CHUNK = 128 * 1024
@@ -137,6 +140,42 @@ class Client:
         finally:
             connection.close()
 
+    def download(self, path: str, file: BinaryIO, progress: Callable[[int], None] = _ignore, **query: Any) -> None:
+        """The bytes of an answer, into a file. progress: gets the number of bytes that have come so far. Raises Lost
+        where it ends in the middle."""
+        connection = self._connect(TRANSFER_TIMEOUT)
+        got = 0
+        try:
+            self._begin(connection, "GET", path + _query(query), {})
+            response = self._response(connection)
+            while data := self._some(response):
+                file.write(data)
+                got += len(data)
+                progress(got)
+        finally:
+            connection.close()
+
+    def send(
+        self,
+        path: str,
+        file: BinaryIO,
+        media: str,
+        kind: type[T],
+        progress: Callable[[int], None] = _ignore,
+        **query: Any,
+    ) -> Iterator[T]:
+        """Sends a file and gives the values of the NDJSON answer. progress: as for `upload`."""
+        connection = self._connect(TRANSFER_TIMEOUT)
+        try:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            self._begin(connection, "POST", path + _query(query), {"Content-Type": media, "Content-Length": str(size)})
+            _send(connection, file, progress)
+            for line in self._lines(self._response(connection)):
+                yield _decoded(line, kind)
+        finally:
+            connection.close()
+
     @overload
     def stream(self, path: str, kind: None = None, **query: Any) -> Iterator[Any]: ...
     @overload
@@ -167,17 +206,18 @@ class Client:
     def _lines(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
         """Lines that are not blank. Not `readline`, which takes a cut connection for the end of a chunked answer."""
         rest = b""
-        while True:
-            try:
-                data = response.read1(CHUNK)
-            except (OSError, http.client.HTTPException) as error:
-                raise self._lost(error) from None
-            if not data:
-                break
+        while data := self._some(response):
             *lines, rest = (rest + data).split(b"\n")
             yield from (line for line in lines if line.strip())
         if rest.strip():
             raise self._lost(EOFError())
+
+    def _some(self, response: http.client.HTTPResponse) -> bytes:
+        """What has come, b"" at the end."""
+        try:
+            return response.read1(CHUNK)
+        except (OSError, http.client.HTTPException) as error:
+            raise self._lost(error) from None
 
     def _call(self, method: str, path: str, data: object, kind: Any, query: Query) -> Any:
         deadline = time.monotonic() + (self._wait if method == "GET" else 0)

@@ -14,7 +14,6 @@ import logging
 import queue
 import shutil
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -86,14 +85,6 @@ def _told(told: queue.SimpleQueue[RestoreEvent], left: threading.Event) -> Itera
                 return
     finally:
         left.set()
-
-
-def describe(manifest: Manifest) -> str:
-    """`Backup of 2 apps (blog, shop) by mini 0.1.0, 2026-11-24 07:00`."""
-    count, names = len(manifest.apps), ", ".join(manifest.apps)
-    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(manifest.head.created_at))
-    what = f"{count} app{'' if count == 1 else 's'}{f' ({names})' if names else ''}"
-    return f"Backup of {what} by mini {manifest.head.mini}, {when}"
 
 
 def check(parts: Parts, head: Head, *, replacing: bool) -> None:

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from waitress.server import create_server
 
-from mini_core import api
+from mini_core import api, backups
 from mini_core.controller import Controller
 from mini_core.errors import Conflict, Denied, NotFound, PlanError
 from mini_core.interfaces import EndpointSpec, Page
@@ -66,6 +66,11 @@ class FakeController(Controller):
         self.script: Script = lambda _, after: (event for event in STORY if event.seq > after)
         self.outcome: dict[str, Any] = {"state": "done", "release": 1}
         self.go_on = threading.Event()
+        self.cut = False
+        self.restored = [
+            api.RestoreEvent(kind="info", text="Taking over"),
+            api.RestoreEvent(kind="done", text="Restored"),
+        ]
 
     # --- the platform
 
@@ -88,6 +93,25 @@ class FakeController(Controller):
     def doctor(self) -> api.DoctorInfo:
         bad = Check(name="disk", state="error", detail="1 GB free", hint="Remove something")
         return api.DoctorInfo(checks=(Check(name="engine", state="ok", detail="Docker 20.10"), bad))
+
+    def backup(self, actor: str, *, images: bool) -> Iterator[bytes]:
+        self.calls.append(("backup", images))
+        head = backups.Head(mini="0.1.0", schema=1, platform="p-1", runtime="docker", created_at=1.0)
+        writer = backups.Writer(head)
+        writer.left_out += ["the image of shop: there is no builder kaniko"]
+        yield writer.begin()
+        yield from writer.part(backups.Part(name="volumes/blog/data", kind="volume", app="blog"), [b"x" * 100_000])
+        if self.cut:
+            raise RuntimeError("gone in the middle")
+        yield from writer.end(["blog", "shop"])
+
+    def restore(self, file: BinaryIO, actor: str, *, replacing: bool) -> Iterator[api.RestoreEvent]:
+        self.calls.append(("restore", backups.verify(file).apps, replacing))
+        yield from self.restored
+
+    def export_volume(self, app: str, target: str, actor: str) -> Iterator[bytes]:
+        self.calls.append(("export_volume", app, target))
+        return iter([b"a tar"])
 
     def plugins(self) -> tuple[api.PluginInfo, ...]:
         return (api.PluginInfo(name="sick", version="1", origin="sick-dist", state="broken", reason="no such module"),)
