@@ -240,7 +240,7 @@ def test_what_the_settings_cannot_do_without_is_required_and_the_rest_is_not() -
     settings = (
         f"{BASE}MUST = os.environ['MUST']\nMAY = os.environ.get('MAY')\nHAS = env('HAS', default='1')\n"
         "if DEBUG:\n    X = os.environ['SOMETIMES']\nY = os.environ['EITHER'] if DEBUG else ''\n"
-        "P = os.environ['PORT']\n"
+        "P = os.environ['PORT']\nassert 'ASSERTED' in os.environ\nassert 'x' in INSTALLED_APPS\n"
     )
     required = [name for name, (kind, _) in environment(plan_of(settings)).items() if kind == "required"]
-    assert required == ["MUST"]
+    assert required == ["MUST", "ASSERTED"]

@@ -74,10 +74,21 @@ def _statement(statement: ast.stmt, *, conditional: bool) -> Iterator[Read]:
             elif isinstance(child, ast.expr):
                 yield from _expression(child, "", conditional=conditional)
         return
+    if isinstance(statement, ast.Assert):
+        yield from _asserted(statement.test, conditional=conditional)
     target = _target(statement)
     for child in ast.iter_child_nodes(statement):
         if isinstance(child, ast.expr):
             yield from _expression(child, target, conditional=conditional)
+
+
+def _asserted(test: ast.expr, *, conditional: bool) -> Iterator[Read]:
+    """`assert "NAME" in os.environ`."""
+    if not isinstance(test, ast.Compare) or not isinstance(test.ops[0], ast.In):
+        return
+    name = _string(test.left)
+    if name and name not in _PLATFORM and dotted_name(test.comparators[0]).rpartition(".")[2] == "environ":
+        yield Read(name, test.lineno, required=not conditional)
 
 
 def _assigned_in(owner: ast.stmt, node: ast.expr) -> str:
