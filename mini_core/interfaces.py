@@ -1,6 +1,6 @@
 """What plugins provide, and what they are handed, as protocols.
 
-`mini_core/testing.py` has the contract tests that an implementation of each must pass.
+`mini_core/testing/` has the contract tests that an implementation of each must pass.
 """
 
 from __future__ import annotations
