@@ -64,6 +64,7 @@ class Pipeline:
         self.unchanged = False
         self._quantities: Mapping[str, int] = {}
         self._stopped_at: float | None = None
+        self._stopping_said = "warning"
 
     def run(self) -> None:
         draft = self.draft()
@@ -158,7 +159,13 @@ class Pipeline:
 
     def _draft_of(self, planned: Planned, digest: str, build_env: Mapping[str, Secret]) -> Draft:
         manifest = planned.manifest
-        extras = Extras(scripts=manifest.scripts, cron=manifest.cron, limits=manifest.limits, volumes=manifest.volumes)
+        extras = Extras(
+            scripts=manifest.scripts,
+            cron=manifest.cron,
+            limits=manifest.limits,
+            volumes=manifest.volumes,
+            strategy=manifest.strategy,
+        )
         added = self.store.apps.volumes(self.app.id)
         env = releases.with_generated(planned.plan, releases.changed_env(self.parts, self.app, self.request))
         return Draft(
@@ -230,8 +237,10 @@ class Pipeline:
                 deploy=self.deploy.id,
                 renew=self._renewed(),
             )
-            if team.new and rollout.cannot_overlap(self.parts, team.old):
-                self._stop_first(team.old)
+            if team.new and team.old and stored.extras.strategy == "recreate":
+                self._stop_first(team.old, "Recreating", kind="info")
+            elif team.new and rollout.cannot_overlap(self.parts, team.old):
+                self._stop_first(team.old, "It ignores PORT", kind="warning")
             specs = rollout.specs_of(self.parts, self.app, stored, team)
             rollout.start(self.parts, specs, self.job)
         with self.job.reaching("healthy"):
@@ -259,17 +268,19 @@ class Pipeline:
             return frozenset()
         return frozenset((self.request.process,)) if self.request.process else None
 
-    def _stop_first(self, old: tuple[Instance, ...]) -> None:
-        """For apps that ignore PORT, where the machine's ports are shared: requests wait while they change over."""
-        self.job.emit("It ignores PORT: the old release is stopped before the new one starts", kind="warning")
+    def _stop_first(self, old: tuple[Instance, ...], why: str, *, kind: str) -> None:
+        """For apps that ask for it, and those that ignore PORT where the machine's ports are shared. Requests wait
+        while they change over, for as long as the router holds them."""
+        self._stopping_said = kind
+        self.job.emit(f"{why}: the old release is stopped before the new one starts", kind=kind)
         with self.store.transaction():
             self.store.apps.change(self.app.id, hold=1)
             self.store.meta.next_generation()
         self.publisher.push()
         self._drain(old)
         self._stopped_at = time.monotonic()
-        for item in old:
-            self.parts.runtime.stop(item.id, grace=self.parts.settings.grace)
+        with ThreadPoolExecutor(len(old), thread_name_prefix="stop") as pool:
+            list(pool.map(lambda item: self.parts.runtime.stop(item.id, grace=self.parts.settings.grace), old))
 
     def bring_back(self) -> None:
         """After a failure: what was stopped first runs again, and its requests go on."""
@@ -301,7 +312,7 @@ class Pipeline:
         self.routed = True
         if self._stopped_at is not None:
             gap = time.monotonic() - self._stopped_at
-            self.job.emit(f"Requests waited for {gap:.1f} s while the releases changed over", kind="warning")
+            self.job.emit(f"Requests waited for {gap:.1f} s while the releases changed over", kind=self._stopping_said)
         rollout.supervise(self.parts, team)
         self._push()
 

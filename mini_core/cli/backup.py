@@ -56,7 +56,8 @@ def restore(context: Context, file: Path, replace: bool) -> None:
     from mini_core import backups
 
     with file.open("rb") as source:
-        context.info(f"{backups.describe(backups.verify(source))}.")
+        about = backups.describe(backups.verify(source))
+        context.info(about)
         client = context.client(first=True)
         _check_size(context, file)
         if replace:
@@ -68,7 +69,8 @@ def restore(context: Context, file: Path, replace: bool) -> None:
         )
         for event in events:
             progress.close()
-            _tell(context, event)
+            if event.text != about or context.json:
+                _tell(context, event)
     context.info("The apps are starting: mini status")
 
 

@@ -22,7 +22,7 @@ from mini_core.manifest.heroku import (
 )
 from mini_core.manifest.minitoml import MINI_TOML, parse_mini_toml, relative_path
 from mini_core.manifest.tables import Table, parse_duration, parse_size, shorten
-from mini_core.manifest.values import CronJob, HealthSettings, Manifest, MonorepoApp, Scripts
+from mini_core.manifest.values import CronJob, HealthSettings, Manifest, MonorepoApp, Scripts, Strategy
 from mini_core.types import BuildSettings
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "Manifest",
     "MonorepoApp",
     "Scripts",
+    "Strategy",
     "Table",
     "is_schedule",
     "parse_app_json",
@@ -110,6 +111,7 @@ def _overlay(root: Manifest, own: Manifest) -> Manifest:
         limits={**root.limits, **own.limits},
         cron=_by_name(root.cron, own.cron),
         volumes=_by_name(root.volumes, own.volumes),
+        strategy=own.strategy or root.strategy,
         plugins={**root.plugins, **own.plugins},
     )
 

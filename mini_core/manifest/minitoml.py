@@ -35,6 +35,9 @@ nightly = { schedule = "0 3 * * *", command = "python clean.py" }
 [volumes]
 data = "/data"
 
+[deploy]
+strategy = "recreate"           # stop the old release before the new one starts (requests wait); else "rolling"
+
 [apps.api]                      # a monorepo's apps; `mini deploy --all`
 path = "services/api"
 watch = ["services/api/**", "shared/**"]
@@ -46,11 +49,12 @@ from __future__ import annotations
 
 import re
 import tomllib
+from typing import cast, get_args
 
 from mini_core.errors import ConfigError
 from mini_core.manifest.heroku import PROCESS_NAME, is_schedule
 from mini_core.manifest.tables import Table, lower_first, shorten
-from mini_core.manifest.values import CronJob, HealthSettings, Manifest, MonorepoApp
+from mini_core.manifest.values import CronJob, HealthSettings, Manifest, MonorepoApp, Strategy
 from mini_core.types import BuildSettings, EnvEntry, Limits, Volume
 
 MINI_TOML = "mini.toml"
@@ -77,6 +81,7 @@ def parse_mini_toml(text: str, file: str = MINI_TOML) -> Manifest:
         limits=_limits(table.table("limits")),
         cron=_cron(table.table("cron")),
         volumes=_volumes(table.table("volumes")),
+        strategy=_strategy(table.table("deploy")),
         apps=_apps(table.table("apps"), file),
         plugins={name: dict(item.data) for name, item in table.table("plugins").tables().items()},
     )
@@ -196,6 +201,17 @@ def _volumes(table: Table) -> tuple[Volume, ...]:
             raise table.wrong(name, 'an absolute path such as "/data"')
         volumes.append(Volume(name=name, target=target.rstrip("/")))
     return tuple(volumes)
+
+
+def _strategy(table: Table) -> Strategy | None:
+    given = table.string("strategy")
+    table.finish()
+    if not given:
+        return None
+    found = next((name for name in get_args(Strategy) if name == given), None)
+    if found is None:
+        raise table.wrong("strategy", '"rolling" or "recreate"')
+    return cast(Strategy, found)
 
 
 def _apps(table: Table, file: str) -> tuple[MonorepoApp, ...]:

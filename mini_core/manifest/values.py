@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Any
+from typing import Any, Literal
 
 from mini_core.types import BuildSettings, EnvEntry, Limits, ProcessType, Volume, value
 
@@ -36,6 +36,11 @@ class MonorepoApp:
     watch: tuple[str, ...] = ()
 
 
+Strategy = Literal["rolling", "recreate"]
+"""rolling: the new release is healthy before the old one is touched. recreate: the old one has stopped before the new
+one starts, for apps whose volume allows one writer; requests wait meanwhile."""
+
+
 @value
 class Scripts:
     """app.json's scripts, as shell lines. postdeploy: once, when the app is created. dokku_*: at every deploy."""
@@ -62,6 +67,7 @@ class Manifest:
     limits: Mapping[str, Limits] = field(default_factory=dict)
     cron: tuple[CronJob, ...] = ()
     volumes: tuple[Volume, ...] = ()
+    strategy: Strategy | None = None
     apps: tuple[MonorepoApp, ...] = ()
     plugins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     procfile: tuple[ProcessType, ...] = ()

@@ -7,7 +7,7 @@ from dataclasses import field
 from typing import Any, Literal
 
 from mini_core.api import DeployKind, DeployOptions, DeployState, Failure
-from mini_core.manifest import CronJob, Scripts
+from mini_core.manifest import CronJob, Scripts, Strategy
 from mini_core.types import Endpoint, InstanceKind, Limits, Release, Secret, Volume, value
 
 AppPhase = Literal["new", "running", "stopped", "destroying"]
@@ -48,6 +48,7 @@ class Extras:
     cron: tuple[CronJob, ...] = ()
     limits: Mapping[str, Limits] = field(default_factory=dict)
     volumes: tuple[Volume, ...] = ()
+    strategy: Strategy | None = None
 
 
 @value

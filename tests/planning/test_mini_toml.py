@@ -33,6 +33,8 @@ WRONG = [
     ("[volumes]\ndata = 'data'", "volumes.data: expected an absolute path"),
     ("[volumes]\ndata = '/a/../..'", "volumes.data: expected an absolute path"),
     ("[volumes]\nData = '/data'", "volumes.Data: expected a name of lower-case letters"),
+    ("[deploy]\nstrategy = 'blue-green'", 'deploy.strategy: expected "rolling" or "recreate", got "blue-green"'),
+    ("[deploy]\nstrategi = 'recreate'", "deploy.strategi: unknown key | Did you mean strategy?"),
     ("[apps.api]\nwatch = []", "apps.api.path: expected the app's folder"),
     ("path = '/srv'", 'path: expected a path inside the repository, got "/srv"'),
     ("path = '../x'", "path: expected a path inside the repository"),
@@ -71,6 +73,7 @@ def test_the_documented_example_is_valid_and_means_what_it_says() -> None:
     }
     assert [(job.name, job.schedule) for job in manifest.cron] == [("nightly", "0 3 * * *")]
     assert manifest.volumes == (Volume(name="data", target="/data"),)
+    assert manifest.strategy == "recreate"
     assert manifest.apps[0].watch == ("services/api/**", "shared/**")
     assert dict(manifest.plugins["NAME"]) == {}
 
