@@ -330,6 +330,8 @@ class Code:
 
     def imports(self, path: str, name: str) -> bool:
         """Whether a module imports `name` (or something of it)."""
+        if name.partition(".")[0] not in (self._source.text(path) or ""):
+            return False  # most modules: parsing all of them would take longer than all the rest
         module = self.module(path)
         return module is not None and any(item == name or item.startswith(f"{name}.") for item in module.imports)
 
