@@ -110,17 +110,7 @@ class Controller:
         return self._parts.hooks.infos()
 
     def buildpacks(self) -> tuple[api.BuildpackInfo, ...]:
-        hooks = self._parts.hooks
-        versions = {info.name: info.version for info in hooks.infos()}
-        return tuple(
-            api.BuildpackInfo(
-                name=item.name,
-                description=item.description,
-                plugin=hooks.plugin_of(item),
-                version=versions.get(hooks.plugin_of(item), ""),
-            )
-            for item in hooks.buildpacks()
-        )
+        return self._parts.hooks.buildpack_infos()
 
     def endpoints(self) -> Mapping[str, tuple[EndpointSpec, ...]]:
         """Plugin → its endpoints."""

@@ -139,6 +139,17 @@ class Hooks:
             for info in self.plugins.infos()
         )
 
+    def buildpack_infos(self) -> tuple[api.BuildpackInfo, ...]:
+        """The buildpacks, each with the plugin that it comes from."""
+        versions = {info.name: info.version for info in self.plugins.infos()}
+        owners = ((item, self.plugin_of(item)) for item in self.buildpacks())
+        return tuple(
+            api.BuildpackInfo(
+                name=item.name, description=item.description, plugin=owner, version=versions.get(owner, "")
+            )
+            for item, owner in owners
+        )
+
     def problems(self) -> tuple[str, ...]:
         """One line for each thing that is wrong with a plugin."""
         broken = [f"{info.name}: {info.reason}" for info in self.plugins.infos() if info.state == "broken"]

@@ -99,14 +99,4 @@ def _buildpacks_here() -> tuple[api.BuildpackInfo, ...]:
     from mini_core.hooks import Hooks
     from mini_core.plugins import load_plugins
 
-    hooks = Hooks(load_plugins())
-    versions = {info.name: info.version for info in hooks.infos()}
-    return tuple(
-        api.BuildpackInfo(
-            name=item.name,
-            description=item.description,
-            plugin=hooks.plugin_of(item),
-            version=versions.get(hooks.plugin_of(item), ""),
-        )
-        for item in hooks.buildpacks()
-    )
+    return Hooks(load_plugins()).buildpack_infos()
