@@ -12,7 +12,8 @@ from mini_core.errors import UsageError
 LONGEST = 40
 """Characters: leaves room in a DNS label (63) and a container's name for what is added."""
 
-RESERVED = frozenset(("mini", "www", "localhost", "ip", "nip", "sslip", "local", "api", "admin"))
+RESERVED = frozenset(("mini", "www", "localhost", "ip", "nip", "sslip", "local"))
+"""What the platform's own hosts are called, or wildcard DNS names and the machine itself."""
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _ADDRESS = re.compile(r"[\d-]+|(.*-)?\d+-\d+-\d+-\d+")
@@ -41,7 +42,9 @@ def check_name(name: str) -> str:
     It becomes a DNS label (RFC 1123), a folder and part of container names.
     """
     if name in RESERVED:
-        raise _wrong(f"{name} is reserved")
+        raise UsageError(
+            f"{name} is reserved.", hint=f"The platform answers to that itself: name it my-{name}.", code="bad-name"
+        )
     if len(name) > LONGEST:
         raise _wrong(f"{name[:LONGEST]}… is longer than {LONGEST} characters")
     if "--" in name or not _LABEL.fullmatch(name) or _ADDRESS.fullmatch(name):

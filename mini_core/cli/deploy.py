@@ -53,6 +53,7 @@ def deploy(
     Without APP, it is the app that the folder was deployed as before, or a new one with a friendly name.
     """
     names = _all_apps(path) if everything else [context.named_app(app) or context.folder_app(path)]
+    names = [check_app(name) if name else "" for name in names]
     if not names[0] and not context.address().is_local and not context.interactive:
         raise UsageError("No app named: pass -a NAME or set MINI_APP", hint="mini deploy PATH NAME works, too.")
     env = _read_env(env_files)
@@ -62,7 +63,7 @@ def deploy(
         wishes = api.DeployOptions(
             origin=packed.origin, env=env, timeout=timeout, buildpack=buildpack, path=inner, no_cache=no_cache
         )
-        codes = [_deploy_one(context, path, check_app(name) if name else "", archive, wishes, detach) for name in names]
+        codes = [_deploy_one(context, path, name, archive, wishes, detach) for name in names]
     if any(codes):
         raise click.exceptions.Exit(max(codes))
 
