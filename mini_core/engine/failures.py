@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import re
 import signal as signals
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from mini_core.api import Failure
 from mini_core.errors import MiniError, StartError
+from mini_core.redact import Redactor
 from mini_core.types import InstanceStatus, LogLine
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class InstanceFailed(StartError):
         self.signal = signal
 
 
-def failure_of(error: BaseException, step: str, redact: Callable[[str], str]) -> Failure:
+def failure_of(error: BaseException, step: str, redact: Redactor) -> Failure:
     """What is kept of an error: everything in it redacted. Anything but a MiniError is a bug, and logged as one."""
     if not isinstance(error, MiniError):
         log.error("deploy failed unexpectedly at %s", step, exc_info=error)
@@ -49,8 +50,8 @@ def failure_of(error: BaseException, step: str, redact: Callable[[str], str]) ->
         )
     return Failure(
         code=error.code,
-        message=redact(error.message),
-        hint=redact(error.hint),
+        message=redact.own(error.message),
+        hint=redact.own(error.hint),
         step=error.step or step,
         exit_code=getattr(error, "exit_code", None),
         signal=getattr(error, "signal", None),

@@ -16,6 +16,9 @@ from mini_core.store import Store
 from mini_core.store.records import App, Deploy
 from mini_core.types import LogLine
 
+TOOLS = frozenset(("output", "progress"))
+"""Kinds of line that are not mini's own sentences."""
+
 MOST_LINES = 20_000
 """Lines of tools' output kept with a deploy; the app's log has the last ones in any case."""
 
@@ -39,7 +42,8 @@ class DeployJob:
 
     def emit(self, line: str, *, kind: str = "output") -> None:
         for part in line.splitlines() or [""]:
-            text = self.redact(part.rstrip())[:LONGEST_LINE]
+            mask = self.redact if kind in TOOLS else self.redact.own
+            text = mask(part.rstrip())[:LONGEST_LINE]
             self._lines += kind == "output"
             if kind != "output" or self._lines < MOST_LINES:
                 self._journal.add(self.deploy.id, kind, text)

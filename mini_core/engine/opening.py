@@ -85,6 +85,7 @@ def _with_store(settings: Settings, paths: Paths, store: Store, hooks: Hooks) ->
         platform=platform, data=paths.data, cache=paths.cache, images=settings.images, settings=settings.plugins
     )
     runtime, notice = choose_runtime(store, settings.runtime, hooks.runtimes(context))
+    routers = hooks.routers(context)
     port = settings.port or DEFAULT_PORT
     state = private_folder(paths.run / "router")
     parts = Parts(
@@ -96,7 +97,7 @@ def _with_store(settings: Settings, paths: Paths, store: Store, hooks: Hooks) ->
         context=context,
         runtime=runtime,
         builders=hooks.builders(context),
-        router=pick("router", settings.router, hooks.routers(context)),
+        router=pick("router", settings.router, routers),
         router_settings=RouterSettings(
             binds=tuple(Endpoint(host=host, port=port) for host in settings.bind),
             state=str(state),
@@ -107,6 +108,7 @@ def _with_store(settings: Settings, paths: Paths, store: Store, hooks: Hooks) ->
         ),
         book=LogBook(paths.logs, settings.log_size),
         port=port,
+        https_routers=tuple(sorted(name for name, router in routers.items() if router.https)),
     )
     return parts, notice
 

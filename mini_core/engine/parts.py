@@ -22,8 +22,8 @@ from mini_core.types import Image, RouterSettings, Secret
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """platform: its id. port: the one that URLs carry. pending: secrets of deploys under way, by app, so that they
-    are masked before they are part of any release."""
+    """platform: its id. port: the one that URLs carry. https_routers: names of the installed ones that have it.
+    pending: secrets of deploys under way, by app, so that they are masked before they are part of any release."""
 
     platform: str
     settings: Settings
@@ -37,6 +37,7 @@ class Parts:
     router_settings: RouterSettings
     book: LogBook
     port: int
+    https_routers: tuple[str, ...] = ()
     allocating: threading.Lock = field(default_factory=threading.Lock)
     pending: dict[int, tuple[Secret, ...]] = field(default_factory=dict)
 

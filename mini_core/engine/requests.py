@@ -89,7 +89,7 @@ def domain_info(parts: Parts, domain: str, base_url: str, *, default: bool) -> a
     local = host in ("", "localhost") or host.endswith(".localhost") or host.startswith("127.") or host == "::1"
     where = parts.settings.domain if local and parts.settings.domain != "localhost" else host
     kind = "A" if hosts.is_address(where) else "CNAME"
-    note = "" if parts.router.https else "No HTTPS with this router: mini up --router caddy"
+    note = "" if parts.router.https else _no_https(parts)
     return api.DomainInfo(
         domain=domain,
         url=f"{scheme}://{domain}{suffix}",
@@ -97,6 +97,12 @@ def domain_info(parts: Parts, domain: str, base_url: str, *, default: bool) -> a
         dns="" if default or (local and where == host) else f"{domain} {kind} {where}",
         note="" if default else note,
     )
+
+
+def _no_https(parts: Parts) -> str:
+    """Names a router that is installed and has HTTPS, where there is one."""
+    better = f"mini up --router {parts.https_routers[0]}" if parts.https_routers else ""
+    return f"No HTTPS with this router: {better or 'put a server that ends TLS in front of it'}"
 
 
 def new_volume(request: api.VolumeChange, existing: tuple[Volume, ...]) -> Volume:

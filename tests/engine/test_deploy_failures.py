@@ -78,6 +78,17 @@ def test_in_an_isolated_runtime_listening_on_the_own_loopback_is_an_error(make_l
     assert "listen on 0.0.0.0" in failure.hint
 
 
+def test_a_variable_with_one_of_mini_s_own_words_leaves_the_message_readable(make_lab: Callable[..., Lab]):
+    lab = make_lab(abilities=frozenset({"isolation", "side-by-side-ports"}))
+    env = {"MODE": "loopback", "LISTEN": "0.0.0.0", "TOKEN": "s3cret-token"}
+    failure = lab.deploy(web=["loopback", "3000"], timeout=10, options=api.DeployOptions(env=env)).failure
+    assert failure is not None
+    assert failure.message.startswith("web.1 listens on its own loopback only")
+    assert "listen on 0.0.0.0" in failure.hint
+    betrayed = lab.deploy(web=["betray", "TOKEN"], options=api.DeployOptions(env=env)).failure
+    assert betrayed is not None and betrayed.tail == ("cannot log in with [REDACTED]",)
+
+
 def test_a_refusal_names_the_plugin(lab: Lab):
     lab.world.refusals = ["frozen until Monday"]
     failure = lab.deploy().failure

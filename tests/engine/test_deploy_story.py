@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from mini_core import api
+from mini_core.engine import requests
 from mini_core.errors import Conflict, NotFound, UsageError
 from mini_core.testing import free_port, until
 from tests.engine.conftest import Lab
@@ -255,11 +257,19 @@ def test_a_renamed_app_goes_on_without_a_restart(lab: Lab):
     assert (lab.get("diary"), lab.get("blog")) == ((200, "again"), (200, "another"))
 
 
+def test_a_router_with_https_is_named_only_where_it_is_installed(lab: Lab):
+    lab.deploy()
+    parts = replace(lab.controller._parts, https_routers=("caddy",))
+    info = requests.domain_info(parts, "example.com", "http://192.0.2.7:18080", default=False)
+    assert info.note == "No HTTPS with this router: mini up --router caddy"
+
+
 def test_domains_are_routed_and_belong_to_one_app(lab: Lab):
     lab.deploy(web=["serve", "hello"])
     lab.controller.create_app(api.NewApp(name="shop"), "me", "")
     info = lab.controller.add_domain("blog", "WWW.Example.com.", "me", "http://192.0.2.7:18080")
     assert (info.domain, info.dns) == ("www.example.com", "www.example.com A 192.0.2.7")
+    assert info.note == "No HTTPS with this router: put a server that ends TLS in front of it"
     with pytest.raises(Conflict, match="belongs to blog"):
         lab.controller.add_domain("shop", "www.example.com", "me", "")
     for wrong in ("other.localhost", "localhost", "no-dot", "1.2.3.4", "a b.com"):

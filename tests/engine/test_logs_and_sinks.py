@@ -184,3 +184,11 @@ def test_masking_takes_exact_values_of_six_characters_or_more_line_by_line():
     assert redact("short longer-secret-2, longer-secret.") == "short [REDACTED], [REDACTED]."
     assert redact("xsecond linex") == "x[REDACTED]x"
     assert redact.data({"a": ["longer-secret", 3], "b": None}) == {"a": ["[REDACTED]", 3], "b": None}
+
+
+def test_mini_s_own_sentences_keep_their_words_and_quote_no_secret():
+    redact = Redactor([Secret("loopback"), Secret("Process"), Secret("s3cret-token")])
+    assert redact.own("web.1 listens on its own loopback only: s3cret-token") == (
+        "web.1 listens on its own loopback only: [REDACTED]"
+    )
+    assert redact("mode=loopback Process s3cret-token") == "mode=[REDACTED] [REDACTED] [REDACTED]"
