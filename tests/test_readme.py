@@ -46,7 +46,7 @@ def test_its_mini_toml_is_valid_and_uses_every_section():
     manifest = read_manifest(MemorySource({"mini.toml": text.encode(), "services/blog/app.py": b""}))
     assert manifest.app == "blog"
     assert set(tomllib.loads(text)) == {
-        "app", "path", "build", "processes", "env", "health", "limits", "volumes", "cron"
+        "app", "path", "build", "processes", "env", "health", "limits", "volumes", "deploy", "cron"
     }  # fmt: skip
 
 
