@@ -17,10 +17,8 @@ from mini_core.types import Endpoint, InstanceSpec, value
 AT_ONCE = 4
 """Instances that are started side by side."""
 
-LOOK_EVERY = 0.05
-"""Seconds between looks at starting instances; grows to `LOOK_SLOWLY`."""
-
-LOOK_SLOWLY = 0.25
+LOOK_EVERY, LOOK_SLOWLY = 0.05, 0.25
+"""Seconds between looks at starting instances: a tenth of what they have taken so far, within these bounds."""
 
 
 @value
@@ -83,7 +81,7 @@ def wait_healthy(parts: Parts, app: App, specs: Mapping[str, InstanceSpec], job:
     host = parts.hosts(app)[0]
     waiting = {name: Watch(parts.runtime, spec, host, isolated=parts.isolated) for name, spec in specs.items()}
     healthy: dict[str, Healthy] = {}
-    pause = LOOK_EVERY
+    began = time.monotonic()
     while True:
         for name, watch in list(waiting.items()):
             job.check()
@@ -96,8 +94,7 @@ def wait_healthy(parts: Parts, app: App, specs: Mapping[str, InstanceSpec], job:
                     job.emit(warning, kind="warning")
         if not waiting:
             return healthy
-        time.sleep(pause)
-        pause = min(pause * 1.3, LOOK_SLOWLY)
+        time.sleep(min(max((time.monotonic() - began) / 10, LOOK_EVERY), LOOK_SLOWLY))
 
 
 def cannot_overlap(parts: Parts, old: tuple[Instance, ...]) -> bool:
