@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from mini_core import api
 from mini_core.controller import Controller
@@ -32,7 +33,7 @@ class FakeController(Controller):
         self.actors: list[str] = []
         self.log: list[LogLine] = []
         self.news = threading.Condition()
-        self.closed = self.down = False
+        self.closed = self.down = self.broken = False
         self.streaming = 0
 
     def start(self) -> None:
@@ -62,6 +63,23 @@ class FakeController(Controller):
 
     def doctor(self) -> api.DoctorInfo:
         return api.DoctorInfo(checks=())
+
+    def backup(self, actor: str, *, images: bool) -> Iterator[bytes]:
+        yield b"images " if images else b"no images "
+        if self.broken:
+            raise RuntimeError("gone in the middle")
+        yield b"and more"
+
+    def restore(self, file: BinaryIO, actor: str, *, replacing: bool) -> Iterator[api.RestoreEvent]:
+        size, first = 0, file.read(5)
+        while data := file.read(100_000):
+            size += len(data)
+        folder = {Path(f"/proc/self/fd/{file.fileno()}").readlink().parent} if size > 100_000 else set()
+        yield api.RestoreEvent(kind="done", text=f"{first.decode()} {size} {replacing} {folder == {self.uploads}}")
+
+    @property
+    def uploads(self) -> Path:
+        return self.paths.data / "uploads"
 
     def plugins(self) -> tuple[api.PluginInfo, ...]:
         return (api.PluginInfo(name="sick", version="1", origin="sick", state="broken", reason="no such module"),)
