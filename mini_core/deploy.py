@@ -124,7 +124,8 @@ class Pipeline:
             with self.job.reaching("planned") as columns:
                 columns["digest"] = digest
                 planned = self._plan(source, build_env)
-            draft = self._draft_of(planned, digest, build_env)
+            concerned = intake.watched(source, self.app.name, planned, digest)
+            draft = self._draft_of(planned, concerned, build_env)
             if not options.no_cache:
                 reused = intake.reusable(self.parts, self.app, draft.build_key)
                 draft = replace(draft, image=reused)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
 import shutil
@@ -22,7 +23,7 @@ from mini_core.planning import Planned, make_plan
 from mini_core.sources import FolderSource
 from mini_core.store.records import App, StoredRelease
 from mini_core.types import Image, Plan, Release, Secret
-from mini_core.unpacking import unpack
+from mini_core.unpacking import tree_digest, tree_line, unpack
 
 NO_SECRET = re.compile(r"[A-Z0-9_]*_VERSION|GO_BIN|GO_INSTALL_PACKAGE_SPEC")
 """Build-time variables that plans may depend on."""
@@ -75,6 +76,21 @@ def plan_source(
         build_env={name: item.reveal() for name, item in build_env.items() if NO_SECRET.fullmatch(name)},
         amend=parts.hooks.amend_plan,
     )
+
+
+def watched(folder: Path, app: str, planned: Planned, digest: str) -> str:
+    """The digest of the files that concern an app of a monorepo: its own folder's and those of its `watch` globs;
+    the whole source's (`digest`) where mini.toml names none."""
+    item = planned.manifest.named(app)
+    if item is None or not item.watch:
+        return digest
+    source = FolderSource(folder)
+    files = {path for pattern in (f"{item.path}/**", *item.watch) for path in source.glob(pattern)}
+    lines = []
+    for path in files:
+        kind = "program" if source.is_executable(path) else "file"
+        lines.append(tree_line(kind, path, hashlib.sha256(source.read(path) or b"").hexdigest()))
+    return tree_digest(lines)
 
 
 def check_allowed(parts: Parts, app: App, plan: Plan, current: Release | None) -> None:

@@ -40,7 +40,7 @@ strategy = "recreate"           # stop the old release before the new one starts
 
 [apps.api]                      # a monorepo's apps; `mini deploy --all`
 path = "services/api"
-watch = ["services/api/**", "shared/**"]
+watch = ["shared/**"]           # a change elsewhere does not concern it (without it, any change does)
 
 [plugins.NAME]                  # a plugin's own settings, not checked here
 """

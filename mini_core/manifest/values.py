@@ -29,7 +29,8 @@ class CronJob:
 
 @value
 class MonorepoApp:
-    """One of a monorepo's apps. watch: globs of the files whose changes concern it; empty is its own folder."""
+    """One of a monorepo's apps. watch: globs of the files whose changes concern it, besides its own folder's;
+    empty is every file."""
 
     name: str
     path: str

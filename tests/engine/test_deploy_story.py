@@ -47,6 +47,22 @@ def test_an_earlier_source_again_is_a_new_release_with_the_image_that_is_there(l
     assert (info.release, lab.get(), lab.world.builds) == (3, (200, "first"), 2)
 
 
+def test_a_monorepo_s_app_is_deployed_anew_only_by_what_it_watches(lab: Lab):
+    toml = '[apps.shop]\npath = "shop"\nwatch = ["shared/*"]\n[apps.blog]\npath = "blog"\n'
+    wish = '{"web": ["serve", "hello"]}'
+
+    def unchanged(**more: str) -> list[bool]:
+        files = {"mini.toml": toml, "shop/fake.json": wish, "blog/fake.json": wish, "shared/a": "1", **more}
+        sent = {f"file_{name}": text for name, text in files.items()}
+        return [lab.deploy(name, **sent).unchanged for name in ("shop", "blog")]
+
+    assert unchanged() == [False, False]
+    assert unchanged() == [True, True]
+    assert unchanged(**{"elsewhere/b": "2"}) == [True, False]
+    assert unchanged(**{"elsewhere/b": "2", "shared/a": "2"}) == [False, False]
+    assert unchanged(**{"elsewhere/b": "2", "shared/a": "2", "shop/new": ""}) == [False, False]
+
+
 def test_old_instances_go_only_after_the_new_ones_are_routed(lab: Lab):
     lab.deploy(web=["serve", "first"])
     first = next(iter(lab.world.instances.values()))

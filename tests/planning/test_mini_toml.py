@@ -74,7 +74,7 @@ def test_the_documented_example_is_valid_and_means_what_it_says() -> None:
     assert [(job.name, job.schedule) for job in manifest.cron] == [("nightly", "0 3 * * *")]
     assert manifest.volumes == (Volume(name="data", target="/data"),)
     assert manifest.strategy == "recreate"
-    assert manifest.apps[0].watch == ("services/api/**", "shared/**")
+    assert manifest.apps[0].watch == ("shared/**",)
     assert dict(manifest.plugins["NAME"]) == {}
 
 
