@@ -87,13 +87,14 @@ def steps() -> list[tuple[str, str]]:
 
 
 def pattern(text: str) -> re.Pattern[str]:
-    """Figures may differ, "..." stands for anything, and words of the runtime for each other."""
+    """Figures may differ, a CPU's not be there yet; "..." stands for anything, and runtimes' words for each other."""
     kept = {"... Done": "<done>", "code...": "<code>", '"...': "<quote>"}
     for words, mark in kept.items():
         text = text.replace(words, mark)
     quoted = re.escape(text.strip()).replace(r"\.\.\.", ".*")
     quoted = re.sub(r"\b[0-9a-f]{8}\b", "<commit>", quoted)
     quoted = re.sub(r"\d+(\\\.\d+)*", r"[\\d.]+", quoted).replace("<commit>", "[0-9a-f]{8}")
+    quoted = quoted.replace("%", "%?").replace(r"[\d.]+%?", r"([\d.]+%)?")
     quoted = re.sub(r"(\\ )+", r" +", quoted)
     for words, mark in kept.items():
         quoted = quoted.replace(mark, re.escape(words))
