@@ -6,16 +6,14 @@ raises MiniError for what it foresees. `actor` is the name of the key that asks.
 
 from __future__ import annotations
 
-import os
 import secrets
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from mini_core import __version__, api, backups, hosts
+from mini_core import api, backups, hosts
 from mini_core.engine import backup, describe, intake, oneoffs, requests, restore, transfer
 from mini_core.engine.engine import Engine
 from mini_core.engine.opening import FolderLock, open_parts
@@ -75,33 +73,7 @@ class Controller:
 
     def status(self, base_url: str) -> api.StatusInfo:
         """base_url: what the client used to reach us, from which URLs of apps derive where no domain is set."""
-        parts, apps = self._parts, self.apps(base_url)
-        usage = shutil.disk_usage(parts.paths.data)
-        problems = self._engine.problems(apps)
-        suffix = "" if parts.port == 80 else f":{parts.port}"
-        scheme = "https" if parts.router.https else "http"
-        return api.StatusInfo(
-            version=__version__,
-            platform=parts.platform,
-            state="degraded" if problems else "ok",
-            runtime=parts.runtime.name,
-            router=parts.router.name,
-            url=base_url or f"{scheme}://{self._own_host()}{suffix}",
-            pid=os.getpid(),
-            started_at=self._started_at,
-            domain=parts.settings.domain,
-            notice=self._engine.notice,
-            router_status=self._engine.router_status(),
-            apps=apps,
-            deploys=tuple(describe.deploy_info(parts, item) for item in self._store.deploys.unfinished()),
-            problems=problems,
-            disk_free=usage.free,
-            disk_used=self._engine.disk_used(),
-        )
-
-    def _own_host(self) -> str:
-        domain = self.settings.domain
-        return domain if domain == "localhost" else f"{hosts.PLATFORM}.{domain}"
+        return self._engine.status(self.apps(base_url), base_url, self._started_at)
 
     def doctor(self) -> api.DoctorInfo:
         return api.DoctorInfo(checks=self._engine.checks())
@@ -451,9 +423,7 @@ class Controller:
     def export_volume(self, app: str, target: str, actor: str) -> Iterator[bytes]:
         """The files of the volume with this target or name, as a tar."""
         found = self._store.apps.get(app)
-        volume = next((item for item in self._volumes(app) if target in (item.target, item.name)), None)
-        if volume is None:
-            raise NotFound(f"{app} has no volume {target}.", hint="mini volumes lists them.", code="no-volume")
+        volume = requests.find_volume(self._volumes(app), target)
         self._store.events.add("volume.exported", actor, found.name, {"target": volume.target})
         return self._parts.runtime.export_volume(found.handle, volume.name)
 
@@ -485,10 +455,7 @@ class Controller:
                 raise Cancelled("The server stops.", code="stopping")
 
         try:
-            manifest = backups.verify(file)
-            say(backups.describe(manifest))
-            restore.Staging(self._parts, manifest, actor, say, go_on).run(file)
-            say("Taking over")
+            restore.stage(self._parts, file, actor, say, go_on)
             self._change_over(go_on)
         except BaseException:
             self.restoring = not self._engine.running and not self._closing.is_set()

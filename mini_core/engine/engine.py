@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mini_core import api
+from mini_core import __version__, api, hosts
 from mini_core.engine import describe, restore
 from mini_core.engine.collect import Collectors, RouterLog
 from mini_core.engine.cron import Cron
@@ -191,6 +193,34 @@ class Engine:
             stored = self._store.releases.get(app.id, item.release)
             infos.append(describe.instance_info(self.parts, app, item, status, stored))
         return tuple(infos)
+
+    def status(self, apps: tuple[api.AppInfo, ...], base_url: str, started_at: float) -> api.StatusInfo:
+        """base_url: what the client used to reach us; "" gives the platform's own address."""
+        parts, problems = self.parts, self.problems(apps)
+        return api.StatusInfo(
+            version=__version__,
+            platform=parts.platform,
+            state="degraded" if problems else "ok",
+            runtime=parts.runtime.name,
+            router=parts.router.name,
+            url=base_url or self._own_url(),
+            pid=os.getpid(),
+            started_at=started_at,
+            domain=parts.settings.domain,
+            notice=self.notice,
+            router_status=self.router_status(),
+            apps=apps,
+            deploys=tuple(describe.deploy_info(parts, item) for item in self._store.deploys.unfinished()),
+            problems=problems,
+            disk_free=shutil.disk_usage(parts.paths.data).free,
+            disk_used=self.disk_used(),
+        )
+
+    def _own_url(self) -> str:
+        parts, domain = self.parts, self.parts.settings.domain
+        host = domain if domain == "localhost" else f"{hosts.PLATFORM}.{domain}"
+        suffix = "" if parts.port == 80 else f":{parts.port}"
+        return f"{'https' if parts.router.https else 'http'}://{host}{suffix}"
 
     def problems(self, apps: Sequence[api.AppInfo]) -> tuple[str, ...]:
         """One line each, with the command that shows or mends it."""

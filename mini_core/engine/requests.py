@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from mini_core import api, hosts
 from mini_core.engine.parts import Parts
 from mini_core.engine.specs import processes_of
-from mini_core.errors import Conflict, UsageError
+from mini_core.errors import Conflict, NotFound, UsageError
 from mini_core.store.records import App, StoredRelease
 from mini_core.types import Limits, Volume
 
@@ -117,6 +117,14 @@ def new_volume(request: api.VolumeChange, existing: tuple[Volume, ...]) -> Volum
         if item.target == target or item.name == name:
             raise Conflict(f"There is a volume {item.name} at {item.target} already.", hint="mini volumes lists them.")
     return Volume(name=name, target=target)
+
+
+def find_volume(volumes: tuple[Volume, ...], target: str) -> Volume:
+    """The one with this target or name. Raises NotFound."""
+    for item in volumes:
+        if target in (item.target, item.name):
+            return item
+    raise NotFound(f"There is no volume {target}.", hint="mini volumes lists them.", code="no-volume")
 
 
 def previous_version(parts: Parts, app: App) -> int:

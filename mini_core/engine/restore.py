@@ -126,6 +126,14 @@ def _check_runtime(parts: Parts, wanted: str) -> None:
         ) from None
 
 
+def stage(parts: Parts, file: IO[bytes], actor: str, say: Say, stop: Callable[[], None]) -> None:
+    """Verifies the backup, then makes all that is in it, up to the commit."""
+    manifest = backups.verify(file)
+    say(backups.describe(manifest))
+    Staging(parts, manifest, actor, say, stop).run(file)
+    say("Taking over")
+
+
 class Staging:
     """Makes all that is in a backup. `stop` is asked often, and raises to give up."""
 
