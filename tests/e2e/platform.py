@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from mini_core.testing import free_port
 
 MINI = str(Path(sys.executable).with_name("mini"))
 
+BYTE_CODE = str(Path(tempfile.gettempdir()) / f"mini-tests-byte-code-{os.getuid()}")
+"""Compiled modules, as an installed mini has them; kept from one run to the next, apart from the working tree."""
+
 
 class MiniPlatform:
     """A platform of the test's own. `mini(...)` runs the command; `get` asks the router for an app's page."""
@@ -28,7 +32,8 @@ class MiniPlatform:
         self.runtime = runtime
         self.port = free_port()
         self.env = {**os.environ, "MINI_HOME": str(home), "NO_COLOR": "1"}
-        for name in ("MINI_APP", "MINI_HOST", "MINI_API_KEY"):
+        self.env["PYTHONPYCACHEPREFIX"] = BYTE_CODE
+        for name in ("MINI_APP", "MINI_HOST", "MINI_API_KEY", "PYTHONDONTWRITEBYTECODE"):
             self.env.pop(name, None)
 
     def mini(
