@@ -82,7 +82,8 @@ def write(context: Context, file: Path, path: str, **query: Any) -> int:
     part = file.with_name(f"{file.name}.part")
     part.unlink(missing_ok=True)
     try:
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as target:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        with os.fdopen(os.open(part, flags, 0o600), "wb") as target:
             client.download(path, target, progress.show, **query)
             target.flush()
             os.fsync(target.fileno())

@@ -58,8 +58,11 @@ class Volumes:
 
     def _copied_out(self, app: str, name: str) -> Iterator[bytes]:
         with self._copier(app, name) as (client, container), self._engine.reached():
-            chunks, _ = client.get_archive(container, f"{_INSIDE}/.")
-            yield from chunks
+            url = client._url("/containers/{0}/archive", container)
+            response = client._get(url, params={"path": f"{_INSIDE}/."}, stream=True)
+            with contextlib.closing(response):  # the engine keeps the container for as long as it is open
+                client._raise_for_status(response)
+                yield from response.iter_content(tarstream.CHUNK)
 
     def import_(self, app: str, name: str, data: Iterator[bytes]) -> None:
         self.remove(app, name)
