@@ -335,3 +335,32 @@ def test_a_hook_still_has_the_package_manager() -> None:
     files = {"pyproject.toml": "[project]\nname='x'\nversion='1'\n[build-system]\nrequires=[]\n", "uv.lock": ""}
     plan = plan_of({**files, **APP, "bin/post_compile": "#!/bin/sh\n"})
     assert [step.name for step in plan.steps][-2:] == ["post_compile", "tidy"]
+
+
+PYLOCK = """
+lock-version = "1.0"
+requires-python = ">=3.14"
+[[packages]]
+name = "Flask"
+version = "3.1.0"
+"""
+
+
+def test_the_standard_s_lock_file_is_installed_as_it_is() -> None:
+    plan = plan_of({"pylock.toml": PYLOCK, "requirements.txt": "flask\n", **APP})
+    assert (plan.package_manager, plan.toolchains[0].version) == ("pip", ">=3.14")
+    assert step(plan, "install").argv[1:] == (
+        "pip", "install", "--python", ".venv/bin/python", "--requirement", "pylock.toml",
+    )  # fmt: skip
+    assert [item.files for item in plan.steps] == [("pylock.toml",)] * 5
+    assert "gunicorn" in commands(plan)[3]
+
+
+def test_a_lock_file_with_folders_of_the_repository_needs_all_of_it() -> None:
+    local = PYLOCK + '[[packages]]\nname = "shop"\ndirectory = { path = ".", editable = true }\n'
+    assert not any(item.files for item in plan_of({"pylock.toml": local, **APP}).steps)
+
+
+def test_a_tool_s_own_lock_file_comes_before_the_standard_s() -> None:
+    files = {"pylock.toml": PYLOCK, "uv.lock": UV_LOCK, "pyproject.toml": PROJECT, **APP}
+    assert plan_of(files).package_manager == "uv"

@@ -12,7 +12,7 @@ from mini_buildpacks.python.code import Code
 from mini_buildpacks.python.django import Django, collectstatic, environment, find_django, migrations
 from mini_buildpacks.python.envreads import SECRETS, reads
 from mini_buildpacks.python.managers import Install, install
-from mini_buildpacks.python.project import LOCKS, Project, read_project
+from mini_buildpacks.python.project import LOCKS, PYLOCK, Project, read_project
 from mini_buildpacks.python.pyversion import python_toolchain
 from mini_buildpacks.python.start import Start, choose_server, mentions, missing_servers, start
 from mini_core.errors import MiniError, PlanError
@@ -33,7 +33,7 @@ _PYTHON_COMMAND = re.compile(
     r"streamlit|celery|poetry|pipenv|pdm|uv|django-admin|sanic|chainlit)(?:\s|$)"
 )
 _INNER = ("requirements.txt", "pyproject.toml", "Pipfile", "setup.py", "package.json", "go.mod")
-_MANIFESTS = ("requirements.txt", "pyproject.toml", "Pipfile", "setup.py", "setup.cfg", *LOCKS)
+_MANIFESTS = ("requirements.txt", "pyproject.toml", "Pipfile", "setup.py", "setup.cfg", PYLOCK, *LOCKS)
 
 _CONDA = ("environment.yml", "environment.yaml", "conda-lock.yml")
 
@@ -42,7 +42,10 @@ class PythonBuildpack:
     """Installs with the project's own package manager and starts what the code or the Procfile says."""
 
     name = "python"
-    description = "requirements.txt, pyproject.toml, uv.lock, poetry.lock, pdm.lock, Pipfile, setup.py, or a *.py file"
+    description = (
+        "requirements.txt, pyproject.toml, uv.lock, poetry.lock, pdm.lock, pylock.toml, Pipfile, setup.py, "
+        "or a *.py file"
+    )
 
     def detect(self, source: Source, settings: BuildSettings) -> Offer | None:
         if not _relevant(source):

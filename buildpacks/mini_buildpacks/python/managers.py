@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from packaging.utils import canonicalize_name
 
-from mini_buildpacks.python.project import PYPROJECT, Project, listed, read_toml, table
+from mini_buildpacks.python.project import PYLOCK, PYPROJECT, Project, listed, read_toml, table
 from mini_core.interfaces import Source
 from mini_core.types import Cache, Step
 
@@ -27,6 +27,8 @@ TOOLS = ".mini/python"
 LOCKED = ".mini/requirements.txt"
 POETRY_2 = "poetry>=2,<3"
 PIP_CACHE = Cache(name="pip", variable="PIP_CACHE_DIR")
+UV_CACHE = Cache(name="uv", variable="UV_CACHE_DIR")
+UV_ENV = {"UV_PYTHON_DOWNLOADS": "never", "UV_LINK_MODE": "copy", "UV_NO_PROGRESS": "1"}
 PIP_ENV = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PIP_ROOT_USER_ACTION": "ignore"}
 
 
@@ -97,6 +99,8 @@ def _pip(source: Source, project: Project, extra: tuple[str, ...]) -> Install:
     if project.local or not files:  # folders of the repository are installed: all of it is needed
         files = ()
     folders = (f"{VENV}/bin",)
+    if project.manifest == PYLOCK:
+        return _pip_pylock(files, extra)
     if project.manifest in ("setup.py", "setup.cfg"):
         steps = (_venv(()), _pip_step("install", ("--editable", "."), ()), *_extra(extra, ()))
         return Install(steps, folders, package=True)
@@ -104,6 +108,21 @@ def _pip(source: Source, project: Project, extra: tuple[str, ...]) -> Install:
         return _pip_pyproject(source, project, extra)
     steps = (_venv(files), _pip_step("install", ("-r", project.manifest), files), *_extra(extra, files))
     return Install(steps, folders)
+
+
+def _pip_pylock(files: tuple[str, ...], extra: tuple[str, ...]) -> Install:
+    """By uv, as pip's own support is new and experimental (26.1)."""
+    argv = (f"{TOOLS}/bin/uv", "pip", "install", "--python", f"{VENV}/bin/python", "--requirement", PYLOCK)
+    steps = (
+        _venv(files),
+        _tool_step(("uv",), files),
+        Step(
+            name="install", argv=argv, files=files, caches=(UV_CACHE,), env={**UV_ENV, "UV_PREVIEW_FEATURES": "pylock"}
+        ),
+        *_extra(extra, files),
+        Step(name="tidy", argv=("rm", "-rf", TOOLS), files=files),
+    )
+    return Install(steps, (f"{VENV}/bin",))
 
 
 def _pip_pyproject(source: Source, project: Project, extra: tuple[str, ...]) -> Install:
@@ -162,8 +181,7 @@ def _has_package(source: Source, name: str) -> bool:
 
 def _uv(source: Source, project: Project) -> Install:  # noqa: ARG001
     """`uv sync --locked` fails on a lock file that does not match. `.venv` is there already and is used."""
-    env = {"UV_PYTHON_DOWNLOADS": "never", "UV_LINK_MODE": "copy", "UV_NO_PROGRESS": "1"}
-    cache = (Cache(name="uv", variable="UV_CACHE_DIR"),)
+    env, cache = UV_ENV, (UV_CACHE,)
     locked = ("--locked",) if project.lock else ()
     # --inexact: uv would remove the pip that `python -m venv` brought
     base = (f"{TOOLS}/bin/uv", "sync", *locked, "--no-dev", "--inexact")

@@ -21,6 +21,9 @@ from mini_core.interfaces import Source
 from mini_core.types import Evidence
 
 PYPROJECT = "pyproject.toml"
+PYLOCK = "pylock.toml"
+"""The lock file of no tool in particular: https://packaging.python.org/en/latest/specifications/pylock-toml/."""
+
 LOCKS = {"uv.lock": "uv", "poetry.lock": "poetry", "pdm.lock": "pdm", "Pipfile.lock": "pipenv"}
 
 _REQUIREMENTS = (
@@ -146,6 +149,8 @@ def _managers(source: Source, pyproject: Mapping[str, Any]) -> Iterator[tuple[st
         manifest = "Pipfile" if manager == "pipenv" else PYPROJECT
         if source.read(lock) is not None and source.read(manifest) is not None:
             yield manager, manifest, lock
+    if source.read(PYLOCK) is not None:
+        yield "pip", PYLOCK, PYLOCK
     for name in _REQUIREMENTS:
         if source.read(name) is not None:
             yield "pip", name, ""
@@ -178,7 +183,7 @@ def _other_locks(source: Source, lock: str) -> set[str]:
 
 def _evidence(manager: str, manifest: str, lock: str, project: Project) -> Iterator[Evidence]:
     if lock:
-        yield Evidence(file=lock, detail=f"locked by {manager}")
+        yield Evidence(file=lock, detail="locked" if lock == PYLOCK else f"locked by {manager}")
     count = len({item.name for item in project.dependencies.values() if item.file == manifest})
     yield Evidence(file=manifest, detail=f"{count} dependenc{'y' if count == 1 else 'ies'}")
 
@@ -199,6 +204,8 @@ def read_toml(source: Source, name: str) -> dict[str, Any]:
 
 
 def _pip(source: Source, pyproject: Mapping[str, Any], manifest: str, lock: str) -> Project:  # noqa: ARG001
+    if manifest == PYLOCK:
+        return _pylock(source)
     if manifest == PYPROJECT:
         return Project(dependencies=_pep621(pyproject), files=(PYPROJECT,))
     if manifest in ("setup.py", "setup.cfg"):
@@ -208,6 +215,19 @@ def _pip(source: Source, pyproject: Mapping[str, Any], manifest: str, lock: str)
     return Project(
         dependencies=reader.found, files=tuple(reader.files), local=reader.local, warnings=tuple(reader.warnings)
     )
+
+
+def _pylock(source: Source) -> Project:
+    """PEP 751: what is locked, and whether folders of the repository are among it."""
+    packages = [item for item in read_toml(source, PYLOCK).get("packages", []) if isinstance(item, dict)]
+    found: dict[str, Dependency] = {
+        canonicalize_name(str(item["name"])): Dependency(
+            canonicalize_name(str(item["name"])), file=PYLOCK, version=str(item.get("version", "")), git="vcs" in item
+        )
+        for item in packages
+        if "name" in item
+    }
+    return Project(dependencies=found, files=(PYLOCK,), local=any("directory" in item for item in packages))
 
 
 class _Requirements:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from packaging.specifiers import InvalidSpecifier, Specifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
-from mini_buildpacks.python.project import PYPROJECT, Dependency, Project, table
+from mini_buildpacks.python.project import PYLOCK, PYPROJECT, Dependency, Project, read_toml, table
 from mini_core.errors import ConfigError, PlanError
 from mini_core.interfaces import Source
 from mini_core.types import BuildSettings, Toolchain
@@ -114,7 +114,7 @@ def _all(source: Source, settings: BuildSettings, project: Project) -> Iterator[
         _mise(source),
         _runtime_txt(source),
         _pipfile(source, project),
-        _pyproject(project),
+        _pyproject(project) or _pylock(source, project),
     ):
         if wanted is not None:
             yield wanted
@@ -245,6 +245,11 @@ def _pyproject(project: Project) -> Wanted | None:
     if isinstance(poetry, str) and poetry.strip() not in ("", "*"):
         return Wanted(poetry.strip(), f"{PYPROJECT} tool.poetry.dependencies.python")
     return None
+
+
+def _pylock(source: Source, project: Project) -> Wanted | None:
+    given = read_toml(source, PYLOCK).get("requires-python") if project.lock == PYLOCK else None
+    return Wanted(given.strip(), f"{PYLOCK} requires-python") if isinstance(given, str) and given.strip() else None
 
 
 def _check_range(wanted: Wanted) -> None:
