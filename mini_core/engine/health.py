@@ -44,9 +44,7 @@ def probe(address: Endpoint, path: str, host: str, timeout: float = PROBE_TIMEOU
     """One GET. Without a path any answer is good, and "/" is asked for; a redirect counts as an answer."""
     connection = http.client.HTTPConnection(address.host, address.port, timeout=timeout)
     try:
-        connection.request(
-            "GET", path or "/", headers={"Host": host, "User-Agent": "mini-health", "Connection": "close"}
-        )
+        connection.request("GET", path or "/", headers={"Host": host, **HEADERS})
         status = connection.getresponse().status
     except ConnectionRefusedError:
         return Answer(ok=False, detail="nothing listens there", refused=True)

@@ -11,6 +11,7 @@ the old platform, one that ends after it the new one (see `transfer`).
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import shutil
 import threading
@@ -25,6 +26,7 @@ from mini_core import backups, tarstream
 from mini_core.api import Failure, RestoreEvent
 from mini_core.backups import Head, Manifest, Part
 from mini_core.engine import rollout, transfer
+from mini_core.engine.failures import megabytes
 from mini_core.engine.parts import Parts
 from mini_core.engine.transfer import Staged
 from mini_core.errors import Cancelled, ConfigError, Conflict, MiniError, Unavailable
@@ -128,10 +130,23 @@ def _check_runtime(parts: Parts, wanted: str) -> None:
 
 def stage(parts: Parts, file: IO[bytes], actor: str, say: Say, stop: Callable[[], None]) -> None:
     """Verifies the backup, then makes all that is in it, up to the commit."""
+    _check_disk(parts, file.seek(0, os.SEEK_END))
     manifest = backups.verify(file)
     say(backups.describe(manifest))
     Staging(parts, manifest, actor, say, stop).run(file)
     say("Taking over")
+
+
+def _check_disk(parts: Parts, size: int) -> None:
+    """All of it is made beside what is there. Raises Unavailable with the numbers."""
+    free, reserve = shutil.disk_usage(parts.paths.data).free, parts.settings.disk_reserve
+    if free < size + reserve:
+        raise Unavailable(
+            f"The disk is too full: {megabytes(free)} free, {megabytes(size)} to be restored, "
+            f"{megabytes(reserve)} to be kept free at {parts.paths.data}.",
+            hint="Free some space, or lower disk_reserve in server.toml.",
+            code="disk-full",
+        )
 
 
 class Staging:

@@ -231,6 +231,16 @@ def test_a_backup_for_another_runtime_is_refused(make_two: Callable[..., Lab]):
         restore(new, back_up(old))
 
 
+def test_a_disk_that_is_too_full_refuses_with_the_numbers(make_two: Callable[..., Lab]):
+    old, new = make_two(), make_two()
+    full(old)
+    new.reopen(disk_reserve=1 << 60)
+    event = restore(new, back_up(old))[-1]
+    assert (event.kind, event.code) == ("failed", "disk-full")
+    assert re.search(r"\d+ [GM]B free, 0 MB to be restored, .* GB to be kept free", event.text)
+    assert not new.controller.restoring
+
+
 def test_a_store_of_an_older_schema_is_migrated(make_two: Callable[..., Lab], monkeypatch: pytest.MonkeyPatch):
     old, new = make_two(), make_two()
     full(old)
