@@ -10,9 +10,7 @@ import tarfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from mini_core.errors import MiniError, Unavailable
 from mini_core.server import adminclient
 
 RUNTIME = {
@@ -78,7 +76,7 @@ def write_leaky(folder: Path, *, release: int = 0, build: int = 0) -> Path:
     return folder
 
 
-def answers(socket: Path, app: str) -> Iterator[tuple[str, str]]:
+def answers(socket: Path, app: str) -> Iterator[tuple[str, bytes]]:
     """(address, answer) of everything that can be read through the API without asking for secrets."""
     paths = adminclient.call(socket, "GET", "/v1/openapi.json")["paths"]
     deploys = [str(item["id"]) for item in adminclient.call(socket, "GET", f"/v1/apps/{app}/deploys?limit=100")]
@@ -86,10 +84,7 @@ def answers(socket: Path, app: str) -> Iterator[tuple[str, str]]:
     for path in sorted(path for path, methods in paths.items() if "get" in methods):
         for address in _filled(path, app, deploys, versions):
             for query in ("", "?build=true&lines=100000&limit=1000"):
-                try:
-                    yield address + query, "\n".join(json.dumps(item) for item in _read(socket, address + query))
-                except (MiniError, Unavailable) as error:
-                    yield address + query, f"{error} {error.hint}"
+                yield address + query, _read(socket, address + query)
 
 
 def _filled(path: str, app: str, deploys: list[str], versions: list[str]) -> list[str]:
@@ -99,8 +94,13 @@ def _filled(path: str, app: str, deploys: list[str], versions: list[str]) -> lis
     return [item for item in found if "{" not in item]
 
 
-def _read(socket: Path, address: str) -> list[Any]:
-    return list(adminclient.lines(socket, "GET", address))
+def _read(socket: Path, address: str) -> bytes:
+    connection = adminclient.UnixConnection(socket, 60)
+    try:
+        connection.request("GET", address)
+        return connection.getresponse().read()
+    finally:
+        connection.close()
 
 
 def image_bytes(platform: str) -> Iterator[tuple[str, bytes]]:
