@@ -37,6 +37,10 @@ def angular(**options: object) -> dict[str, str]:
     return {"angular.json": json.dumps(text)}
 
 
+EXPORTED = "const app = make()\nexport default app\n"
+SRVX = 'exec srvx serve --prod --host "${HOST:-0.0.0.0}" --port "$PORT" --entry '
+
+
 @pytest.mark.parametrize(
     ("files", "dependencies", "scripts", "framework", "expected"),
     [
@@ -109,6 +113,12 @@ def angular(**options: object) -> dict[str, str]:
         ({}, ["nuxt"], {"build": "nuxt generate"}, "nuxt", "static .output/public fallback 200.html"),
         ({}, ["expo", "react-native-web"], {"start": "expo start", "build": "expo export -p web"}, "expo",
          "static dist fallback index.html"),
+        # what only exports a handler is served by srvx, unless Bun does
+        ({"src/index.ts": EXPORTED}, ["hono"], {"start": "vercel dev"}, "hono", SRVX + "src/index.ts"),
+        ({"index.js": EXPORTED}, ["h3"], {}, "h3", SRVX + "index.js"),
+        ({"src/index.ts": EXPORTED, "bun.lock": ""}, ["hono"], {}, "hono", "bun src/index.ts"),
+        ({"src/index.ts": EXPORTED + "serve(app)"}, ["hono"], {}, "hono", "node src/index.ts"),
+        ({"src/index.ts": EXPORTED}, ["hono"], {"start": "node s.js"}, "hono", "npm run start"),
         # a start script that serves wins over a site
         ({"index.html": ""}, ["vite", "express"], {"build": "vite build", "start": "node server.js"}, "vite", "npm run start"),
         ({}, ["react-scripts", "serve"], {"build": "react-scripts build", "start": "serve -s build"}, "cra", "npm run start"),

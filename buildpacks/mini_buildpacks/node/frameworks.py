@@ -26,9 +26,10 @@ _HOST = '"${HOST:-0.0.0.0}"'
 
 def recognise(app: App) -> Outcome | None:
     """The app's framework, as far as it decides how the app is built or started."""
+    from mini_buildpacks.node.handlers import handler
     from mini_buildpacks.node.sites import SITES
 
-    return next((outcome for rule in (*SERVERS, *SITES) if (outcome := rule(app))), None)
+    return next((outcome for rule in (*SERVERS, *SITES, handler) if (outcome := rule(app))), None)
 
 
 _LIBRARIES = {

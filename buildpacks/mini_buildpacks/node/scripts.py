@@ -72,6 +72,10 @@ _DEV_SERVERS: Mapping[str, frozenset[str]] = {
         "quasar": "dev",
         "elm-app": "start",
         "sapper": "dev",
+        "vercel": "|dev",
+        "vc": "|dev",
+        "wrangler": "|dev",
+        "netlify": "dev",
     }.items()
 }
 _ANY_ARGUMENT = {"webpack-dev-server", "docusaurus-start", "start-storybook", "live-server", "slidev"}
