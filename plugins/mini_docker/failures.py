@@ -28,7 +28,7 @@ RULES = (
     ),
     Rule(
         r"can only install packages when your package\.json and .*lock.* are in sync|npm ci.*in sync|\bEUSAGE\b"
-        r"|ERR_PNPM_OUTDATED_LOCKFILE|frozen-lockfile|lockfile would have been modified|YN0028"
+        r"|ERR_PNPM_OUTDATED_LOCKFILE|lockfile is frozen|lockfile would have been modified|YN0028"
         r"|lock ?file (?:is )?(?:out[ -]of[ -]date|needs to be updated)|pyproject\.toml changed significantly"
         r"|poetry\.lock is not (?:up to date|consistent)|Pipfile\.lock .*out of date|lock file hash doesn't match"
         r"|missing go\.sum entry|updates to go\.(?:mod|sum) needed",

@@ -168,3 +168,9 @@ def test_an_install_inside_of_a_build_script_gets_its_build_tools() -> None:
     assert env("npm --prefix client ci") == {"NPM_CONFIG_INCLUDE": "dev"}
     assert env("cd client && yarn && yarn build") == {"YARN_PRODUCTION": "false"}
     assert env("tsc && npm run copy-install-files") == {}
+
+
+def test_yarn_1_takes_engines_of_dependencies_seriously_only_where_the_app_says_which_node() -> None:
+    lock = {"yarn.lock": "# yarn lockfile v1\n"}
+    assert "--ignore-engines" in install(plan_of(lock)).argv
+    assert "--ignore-engines" not in install(plan_of(lock, engines={"node": "20.x"})).argv

@@ -59,6 +59,7 @@ class NodeBuildpack:
     def _offer(self, source: Source, workspace: Workspace, settings: BuildSettings) -> Offer:
         version = node_version(source, workspace.root, settings)
         manager = choose_manager(source, workspace.root, settings, version.major())
+        manager = replace(manager, any_node=version.source == "default")
         chosen = _choose(source, workspace, manager, version.major(), settings)
         plan = _plan(source, workspace, manager, version, chosen, settings)
         strength, reason = _strength(chosen, manager), _reason(chosen, manager)

@@ -54,6 +54,8 @@ class Manager:
     pin: the version that the app asks for, as written ("" where it names none). source: the file that made the
     choice. spec: what `npm install` gets ("" where Node brings it). lock: the lock file's path, "" without one.
     berry: yarn 2 or later. pnp: packages stay zipped, and node is started through yarn. major: 0 where unknown.
+    any_node: no file says which Node; what dependencies say of it is a reason for a warning then, as for npm and pnpm,
+    and none to stop.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Manager:
     major: int = 0
     vendored: str = ""
     manifest: str = "package.json"
+    any_node: bool = False
     warnings: tuple[str, ...] = ()
 
     @property
@@ -90,7 +93,8 @@ class Manager:
             case "yarn" if self.berry:
                 return ("yarn", "install", "--immutable" if self.lock else "--no-immutable")
             case "yarn":
-                return ("yarn", "install", *(["--frozen-lockfile"] if self.lock else []), "--production=false")
+                flags = (["--frozen-lockfile"] if self.lock else []) + (["--ignore-engines"] if self.any_node else [])
+                return ("yarn", "install", *flags, "--production=false")
         return ("npm", "ci" if self.lock else "install", "--include=dev", "--no-audit", "--no-fund")
 
     def run(self, script: str, folder: str = "") -> tuple[str, ...]:
