@@ -287,10 +287,7 @@ def test_a_terminals_lines_come_in_any_parts() -> None:
         ("error: command 'gcc' failed: No such file or directory: gcc not found", "missing-compiler"),
         ("npm ERR! `npm ci` can only install packages when your package.json and package-lock.json are in sync",
          "stale-lock"),
-        (
-            "yarn install --frozen-lockfile\nerror node-ipc@9.2.9: The engine \"node\" is incompatible with this module.",
-            "engine-mismatch",
-        ),
+        ("$ yarn install --frozen-lockfile", "build"),
         ("error Your lockfile needs to be updated, but yarn was run with `--frozen-lockfile`.", "stale-lock"),
         ("ERR_PNPM_OUTDATED_LOCKFILE  Cannot install with \"frozen-lockfile\"", "stale-lock"),
         ("pyproject.toml changed significantly since poetry.lock was last generated", "stale-lock"),
