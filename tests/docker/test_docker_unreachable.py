@@ -66,6 +66,7 @@ def test_a_machine_without_docker_is_told_what_does_without(at, monkeypatch) -> 
     assert check.state == "warning" and check.hint == error.hint
 
 
+@pytest.mark.docker
 def test_an_engine_that_was_away_is_found_again(at, engine: Engine, monkeypatch, tmp_path: Path) -> None:
     own = at("later.sock")
     refused(own)
