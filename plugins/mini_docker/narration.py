@@ -186,6 +186,7 @@ def _packages(text: str) -> str:
 def _failure(step: str, error: str, tail: list[str]) -> BuildError:
     error = " ".join(error.split())
     status = exit_code(error)
+    tail = [line for line in tail if not line.startswith("npm notice")]  # of newer npms: never the cause
     cause = explain([*tail, error])
     code, hint, tail = cause.code, cause.hint, shorten(tail, cause.line, TAIL)
     if status is None:

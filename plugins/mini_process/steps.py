@@ -160,6 +160,7 @@ def _kill_group(group: int, number: int) -> None:
 
 def _failure(step: Step, code: int, tail: tuple[str, ...]) -> BuildError:
     how = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
+    tail = tuple(line for line in tail if not line.startswith("npm notice"))  # of newer npms: never the cause
     cause = explain(step.argv, code, tail)
     return BuildError(
         f"{step.name} failed ({how})" + (f": {cause.reason}" if cause.reason else ""),
