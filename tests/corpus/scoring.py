@@ -52,6 +52,8 @@ class Scorer:
             return result
         try:
             self._score(fact, folder, result)
+        except Unavailable as error:  # the engine went away: nothing was learned of the app
+            result.verdicts[self.level] = Verdict("apart", error.message)
         except Exception as error:  # a bug in mini or here: it has to show, and the others have to go on
             lines = tuple(traceback.format_exc().splitlines()[-12:])
             result.verdicts[self.level] = Verdict("fail", f"crash: {type(error).__name__}: {error}", lines)

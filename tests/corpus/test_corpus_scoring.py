@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mini_core.errors import BuildError, MiniError, PlanError
+from mini_core.errors import BuildError, MiniError, PlanError, Unavailable
 from mini_core.testing import write_files
 from mini_core.types import Plan, ProcessType, StaticSite, Step, Toolchain
 from tests.corpus import scoring
@@ -144,6 +144,16 @@ def test_a_crash_of_mini_is_a_failure_and_the_others_go_on(scorer: Scorer, monke
 
     monkeypatch.setattr(Platform, "plan", crash)
     assert scorer.score(item).verdicts["detect"].reason == "crash: ZeroDivisionError: a bug"
+
+
+def test_an_engine_that_goes_away_says_nothing_of_the_app(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    item = lay_out(scorer.apps, fact("lost"), EXPRESS)
+
+    def gone(*_: object) -> None:
+        raise Unavailable("Docker does not answer")
+
+    monkeypatch.setattr(Scorer, "_score", gone)
+    assert scorer.score(item).verdicts["detect"] == Verdict("apart", "Docker does not answer")
 
 
 def test_steps_that_ran_again_are_seen() -> None:
