@@ -95,6 +95,14 @@ def _parcel(app: App) -> Outcome | None:
     return Outcome(framework="parcel", title="Parcel", static=site(app, root), build=build)
 
 
+def _storybook(app: App) -> Outcome | None:
+    """A component library's pages, where the build script makes them: most apps have it for development only."""
+    if not app.builds_with("storybook", "build") and not app.builds_with("build-storybook"):
+        return None
+    root = app.build_option("--output-dir", "-o") or "storybook-static"
+    return Outcome(framework="storybook", title="Storybook", static=site(app, root))
+
+
 def _webpack(app: App) -> Outcome | None:
     """A bundler with a page: without an index.html there is nothing to serve, and a library says nothing."""
     for name, title in (("webpack", "webpack"), ("@rspack/core", "Rspack"), ("@rsbuild/core", "Rsbuild")):
@@ -144,6 +152,9 @@ SITES: tuple[Callable[[App], Outcome | None], ...] = (
     _simple("@umijs/max", "Umi", "dist", "max", "build", fallback="index.html"),
     _simple("polymer-cli", "Polymer", "build/default", "polymer", "build", fallback="index.html"),
     _simple("snowpack", "Snowpack", "build", "snowpack", "build", fallback="index.html"),
+    _simple("@dojo/framework", "Dojo", "output/dist", "dojo", "build", "--mode", "dist", fallback="index.html"),
+    _simple("saber", "Saber", "public", "saber", "build"),
+    _storybook,
     _vite,
     _parcel,
     _webpack,
