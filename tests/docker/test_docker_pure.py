@@ -297,6 +297,7 @@ def test_a_terminals_lines_come_in_any_parts() -> None:
         ("go: go.mod requires go >= 1.30 (running go 1.27.0; GOTOOLCHAIN=local)", "engine-mismatch"),
         ("getaddrinfo EAI_AGAIN registry.npmjs.org", "network"),
         ("ERROR: No matching distribution found for flsk==9", "unknown-dependency"),
+        (" ERR_PNPM_FETCH_404  GET https://registry.npmjs.org/x/-/x-1.tgz: Not Found - 404", "unknown-dependency"),
         ("E: Unable to locate package libnope", "unknown-package"),
         ("write /x: no space left on device", "disk-full"),
         ("ModuleNotFoundError: No module named 'django'", "missing-module"),
