@@ -68,7 +68,8 @@ RULES = (
     Rule(
         r"No matching distribution found for (?P<req>\S+)"
         r"|Could not find a version that satisfies the requirement (?P<r2>\S+)"
-        r"|npm (?:ERR!|error) (?:code )?E404|ERR_PNPM_FETCH_404|No matching version found|ERR_PNPM_NO_MATCHING_VERSION|unknown revision",
+        r"|npm (?:ERR!|error) (?:code )?E404|No matching version found|unknown revision"
+        r"|ERR_PNPM_FETCH_404|ERR_PNPM_NO_MATCHING_VERSION",
         "unknown-dependency",
         "A dependency, or that version of it, does not exist for this platform: check its name and version {req}{r2}.",
     ),
