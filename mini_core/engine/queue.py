@@ -261,9 +261,6 @@ class DeployQueue:
     def _recover(self, deploy: Deploy) -> None:
         if deploy.step in ("routed", "drained"):
             self._journal.add(deploy.id, "info", "The controller was restarted; the release is live")
-            for item in self._store.instances.find(app=deploy.app, phase="live"):
-                with suppress(MiniError):
-                    self._parts.runtime.supervise(item.id)
             self._remove_archive(deploy)
             return self._end(deploy, "done", step="done")
         command = self._store.instances.find(app=deploy.app, deploy=deploy.id, kind="release", phase="new")
