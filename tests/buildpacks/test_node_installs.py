@@ -174,3 +174,10 @@ def test_yarn_1_takes_engines_of_dependencies_seriously_only_where_the_app_says_
     lock = {"yarn.lock": "# yarn lockfile v1\n"}
     assert "--ignore-engines" in install(plan_of(lock)).argv
     assert "--ignore-engines" not in install(plan_of(lock, engines={"node": "20.x"})).argv
+
+
+def test_a_vendored_yarn_of_unknown_age_gets_no_setting_that_it_may_not_know() -> None:
+    lock = {"yarn.lock": "__metadata:\n  version: 4\n"}
+    for name, quiet in (("yarn-berry.cjs", False), ("yarn-3.2.0.cjs", True)):
+        vendored = {".yarnrc.yml": f"yarnPath: .yarn/releases/{name}\n", f".yarn/releases/{name}": ""}
+        assert ("YARN_ENABLE_TELEMETRY" in install(plan_of({**lock, **vendored})).env) is quiet

@@ -139,6 +139,8 @@ class Manager:
         if not self.berry:
             return {}
         kept = {"YARN_ENABLE_GLOBAL_CACHE": "false"} if self.pnp else {}
+        if self.vendored and not re.search(r"yarn-[3-9]", self.vendored):  # may be one that stops for unknown settings
+            return kept
         return {"YARN_ENABLE_TELEMETRY": "0", **kept}
 
 
