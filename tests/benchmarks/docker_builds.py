@@ -2,8 +2,9 @@
 
     python tests/benchmarks/docker_builds.py [ROUNDS]
 
-Prints medians of one run, rounds interleaved: an unchanged source and one with a changed line, built and started until
-it answers. Needs an engine and a `docker` command that builds with BuildKit by itself (20.10 to 22, or with buildx).
+Prints medians of one run, rounds interleaved: an unchanged source, one with a changed line, and one with a changed list
+of dependencies (installed anew, from the package manager's cache); and the start until it answers. Needs an engine and
+a `docker` command that builds with BuildKit by itself (20.10 to 22, or with buildx).
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ PLAN = Plan(
     processes=(ProcessType(name="web", command=("python", "-m", "http.server", "8080")),),
 )
 
-FILES = {"requirements.txt": "itsdangerous==2.2.0\n", **{f"pkg/module{n}.py": f"x = {n}\n" * 50 for n in range(300)}}
+REQUIREMENTS = "flask==3.1.3\n"
+FILES = {"requirements.txt": REQUIREMENTS, **{f"pkg/module{n}.py": f"x = {n}\n" * 50 for n in range(300)}}
 
 
 def answered(address: str) -> None:
@@ -149,14 +151,18 @@ def main(rounds: int) -> None:
             one.build()
         for number in range(rounds):
             (source / "pkg" / "module0.py").write_text(f"changed = {number}\n")
+            (source / "requirements.txt").write_text(REQUIREMENTS)
             for name, one in both.items():
                 seen.setdefault((name, "changed: build"), []).append(timed(one.build))
                 seen.setdefault((name, "unchanged: build"), []).append(timed(one.build))
                 seen.setdefault((name, "run until it answers"), []).append(timed(one.run))
                 one.end()
+            (source / "requirements.txt").write_text(f"{REQUIREMENTS}# {mark} {number}\n")
+            for name, one in both.items():
+                seen.setdefault((name, "dependencies: build"), []).append(timed(one.build))
         for one in both.values():
             one.clean()
-    for what in ("unchanged: build", "changed: build", "run until it answers"):
+    for what in ("unchanged: build", "changed: build", "dependencies: build", "run until it answers"):
         raw, ours = (statistics.median(seen[(name, what)]) for name in both)
         print(f"{what:24} docker {raw:6.2f} s   mini {ours:6.2f} s   ratio {ours / raw:4.2f}")
 
