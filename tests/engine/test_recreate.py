@@ -135,7 +135,7 @@ def test_no_request_fails_while_one_writer_takes_over_from_another(tmp_path: Pat
             write_files(source, {"app.py": "raise SystemExit('broken')\n"})
             assert platform.mini("deploy", str(source), "blog", check=False).returncode == 1
             assert platform.get("blog") == (200, "green")
-        assert told.pop("200") > 300
+        assert told.pop("200") > 100, "the load was too thin to mean anything"
         assert not told, told
     finally:
         platform.mini("down", "--purge", "--yes", check=False)
