@@ -157,8 +157,8 @@ def main(rounds: int) -> None:
                 seen.setdefault((name, "unchanged: build"), []).append(timed(one.build))
                 seen.setdefault((name, "run until it answers"), []).append(timed(one.run))
                 one.end()
-            (source / "requirements.txt").write_text(f"{REQUIREMENTS}# {mark} {number}\n")
-            for name, one in both.items():
+            for name, one in both.items():  # a list of its own for each: the engine would share the installed layer
+                (source / "requirements.txt").write_text(f"{REQUIREMENTS}# {name} {mark} {number}\n")
                 seen.setdefault((name, "dependencies: build"), []).append(timed(one.build))
         for one in both.values():
             one.clean()
