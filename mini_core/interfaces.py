@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from mini_core.types import (
     BuildSettings,
@@ -339,13 +339,6 @@ class Platform(Protocol):
 
     def every(self, interval: float, job: Callable[[], None]) -> None:
         """Calls the job every `interval` seconds until the server stops; what it raises is logged."""
-
-
-class Streams(Protocol):
-    """Standard streams of a plugin's CLI command."""
-
-    stdin: BinaryIO
-    stdout: BinaryIO
 
 
 class CommandContext(Protocol):

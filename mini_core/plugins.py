@@ -61,10 +61,6 @@ class Plugins:
         infos = (self._infos.get(name, replace(missing, name=name)) for name in self._required)
         return tuple(info for info in infos if info.state != "ok")
 
-    def mark_broken(self, name: str, reason: str) -> None:
-        """From now on the plugin is listed as broken and not called any more."""
-        self._infos[name] = replace(self._infos[name], state="broken", reason=reason)
-
     def implementing(self, hook: str) -> tuple[str, ...]:
         """Names of the working plugins that implement a hook, sorted."""
         found = {impl.plugin_name for impl in getattr(self._manager.hook, hook).get_hookimpls()}
