@@ -1,6 +1,7 @@
 """What an engine says while it builds, as lines for the user and the reason of a failure.
 
-Two dialects: BuildKit's and the classic builder's. Both know which step of the plan an instruction carries out.
+Two dialects: BuildKit's and the classic builder's. Both know which step of the plan an instruction carries out, and take
+the engine's documents one by one; afterwards `image` is the image's id, or `failure()` says why not.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from mini_core.errors import BuildError
 from mini_core.interfaces import Job
@@ -26,16 +27,6 @@ KEPT = 500
 
 _VERTEX = re.compile(r"\[\s*(?:(?P<stage>\S+)\s+)?(?P<index>\d+)/\d+\]\s+(?P<text>.*)", re.DOTALL)
 _CLASSIC = re.compile(r"Step (?P<number>\d+)/\d+ : (?P<text>.*)", re.DOTALL)
-
-
-class Narrator(Protocol):
-    """Takes the engine's documents one by one; afterwards `image` is the image's id, or `failure()` says why not."""
-
-    image: str
-
-    def take(self, item: Mapping[str, Any]) -> None: ...
-
-    def failure(self) -> BuildError | None: ...
 
 
 class _Lines:

@@ -14,24 +14,13 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 IN, OUT = select.POLLIN, select.POLLOUT
 BROKEN = select.POLLHUP | select.POLLERR
 
 Handler = Callable[[int], None]
 log = logging.getLogger("mini_proxy")
-
-
-class Dispatcher(Protocol):
-    """What waitress puts into its map."""
-
-    accepting: bool
-    _fileno: int | None
-
-    def readable(self) -> bool: ...
-
-    def writable(self) -> bool: ...
 
 
 class _Poll:
