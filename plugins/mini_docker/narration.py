@@ -1,7 +1,7 @@
 """What an engine says while it builds, as lines for the user and the reason of a failure.
 
-Two dialects: BuildKit's and the classic builder's. Both know which step of the plan an instruction carries out, and take
-the engine's documents one by one; afterwards `image` is the image's id, or `failure()` says why not.
+Two dialects: BuildKit's and the classic builder's. Both know which step of the plan an instruction carries out. They
+take the engine's documents one by one; afterwards `image` is the image's id, or `failure()` says why not.
 """
 
 from __future__ import annotations
