@@ -6,10 +6,9 @@ All times are seconds since the epoch, sizes are bytes. The server's OpenAPI doc
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 from typing import Any, Literal
 
-from mini_core.types import Check, Limits, Origin, Plan, ProcessType, Secret, Volume, value
+from mini_core.types import Check, Limits, Origin, Plan, ProcessType, Secret, Value, Volume
 
 STEPS = ("received", "planned", "built", "released", "starting", "healthy", "routed", "drained", "done")
 """A deploy's steps, in order. "routed" is the commit point: before it recovery rolls back, after it forward."""
@@ -18,8 +17,7 @@ DeployKind = Literal["deploy", "env", "rollback", "scale", "restart", "start", "
 DeployState = Literal["waiting", "running", "done", "failed", "cancelled"]
 
 
-@value
-class Problem:
+class Problem(Value):
     """An error, as `application/problem+json` (RFC 9457): title is one line, hint says what to do."""
 
     type: str = "about:blank"
@@ -31,8 +29,7 @@ class Problem:
     tail: tuple[str, ...] = ()
 
 
-@value
-class Failure:
+class Failure(Value):
     """Why a deploy failed, kept with it. code: a stable word. tail: last lines of the step's own log, redacted."""
 
     code: str
@@ -44,8 +41,7 @@ class Failure:
     tail: tuple[str, ...] = ()
 
 
-@value
-class DeployOptions:
+class DeployOptions(Value):
     """Sent with a source, as JSON in the header `Mini-Deploy`.
 
     env: set with the deploy (--env-file). timeout in seconds. create: make the app if it does not exist.
@@ -53,7 +49,7 @@ class DeployOptions:
     """
 
     origin: Origin | None = None
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = {}
     timeout: float = 900.0
     create: bool = True
     buildpack: str = ""
@@ -61,8 +57,7 @@ class DeployOptions:
     no_cache: bool = False
 
 
-@value
-class DeployInfo:
+class DeployInfo(Value):
     """A deploy: everything that makes or replaces instances is one. waiting_for: id of the deploy in front."""
 
     id: int
@@ -82,8 +77,7 @@ class DeployInfo:
     reason: str = ""
 
 
-@value
-class DeployEvent:
+class DeployEvent(Value):
     """One line of a deploy's log. seq only grows.
 
     kind: "step" (text is the step's name, data["phase"] is "begin" or "end", data["seconds"]), "output" (a
@@ -95,14 +89,13 @@ class DeployEvent:
     at: float
     kind: str
     text: str = ""
-    data: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = {}
 
 
 AppState = Literal["new", "running", "degraded", "crashed", "stopped", "asleep", "maintenance", "deploying"]
 
 
-@value
-class AppInfo:
+class AppInfo(Value):
     name: str
     state: AppState
     created_at: float
@@ -112,14 +105,13 @@ class AppInfo:
     domains: tuple[str, ...] = ()
     runtime: str = ""
     buildpack: str = ""
-    formation: Mapping[str, int] = field(default_factory=dict)
-    running: Mapping[str, int] = field(default_factory=dict)
+    formation: Mapping[str, int] = {}
+    running: Mapping[str, int] = {}
     deployed_at: float | None = None
     note: str = ""
 
 
-@value
-class InstanceInfo:
+class InstanceInfo(Value):
     """A line of `mini ps`. state: "starting", "running", "unhealthy", "crashed", "stopping", "stopped", "asleep".
 
     note: in plain words, with numbers ("crashed 14 times since 02:03, out of memory (512 MB), next try in 60 s").
@@ -142,8 +134,7 @@ class InstanceInfo:
     hint: str = ""
 
 
-@value
-class ReleaseInfo:
+class ReleaseInfo(Value):
     """state: "live" (it took traffic at some time), "pending", "failed"."""
 
     version: int
@@ -158,58 +149,51 @@ class ReleaseInfo:
     changed: int = 0
     plan: Plan | None = None
     processes: tuple[ProcessType, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
-    limits: Mapping[str, Limits] = field(default_factory=dict)
+    env: Mapping[str, str] = {}
+    limits: Mapping[str, Limits] = {}
     volumes: tuple[Volume, ...] = ()
-    plugins: Mapping[str, str] = field(default_factory=dict)
+    plugins: Mapping[str, str] = {}
     state: str = "live"
 
 
-@value
-class EnvChange:
+class EnvChange(Value):
     """set and unset variables; build: the build-time ones. An unchanged environment makes no release."""
 
-    set: Mapping[str, str] = field(default_factory=dict)
+    set: Mapping[str, str] = {}
     unset: tuple[str, ...] = ()
     build: bool = False
 
 
-@value
-class Scale:
+class Scale(Value):
     """quantities by process type. limits apply to `process`, or to all where it is "". "reset" is 0."""
 
-    quantities: Mapping[str, int] = field(default_factory=dict)
+    quantities: Mapping[str, int] = {}
     memory: int | None = None
     cpu: float | None = None
     process: str = ""
 
 
-@value
-class NewApp:
+class NewApp(Value):
     """name: "" lets the server choose one."""
 
     name: str = ""
 
 
-@value
-class Rename:
+class Rename(Value):
     name: str
 
 
-@value
-class Rollback:
+class Rollback(Value):
     """version: None is the one before the current."""
 
     version: int | None = None
 
 
-@value
-class DomainChange:
+class DomainChange(Value):
     domain: str
 
 
-@value
-class DomainInfo:
+class DomainInfo(Value):
     """kind: "default" or "added". dns: the record to make, where one is needed."""
 
     domain: str
@@ -219,19 +203,16 @@ class DomainInfo:
     note: str = ""
 
 
-@value
-class VolumeChange:
+class VolumeChange(Value):
     target: str
     name: str = ""
 
 
-@value
-class Toggle:
+class Toggle(Value):
     on: bool
 
 
-@value
-class NewKey:
+class NewKey(Value):
     """app: limits the key to it. expires_in: seconds."""
 
     name: str
@@ -239,8 +220,7 @@ class NewKey:
     expires_in: float | None = None
 
 
-@value
-class KeyInfo:
+class KeyInfo(Value):
     name: str
     created_at: float
     app: str = ""
@@ -248,16 +228,14 @@ class KeyInfo:
     used_at: float | None = None
 
 
-@value
-class CreatedKey:
+class CreatedKey(Value):
     """key is shown this once: only its hash is kept."""
 
     name: str
     key: str
 
 
-@value
-class PluginInfo:
+class PluginInfo(Value):
     """state: "ok", "broken" (reason says why), "disabled". origin: the distribution it comes from."""
 
     name: str
@@ -270,34 +248,30 @@ class PluginInfo:
     reason: str = ""
 
 
-@value
-class BuildpackInfo:
+class BuildpackInfo(Value):
     name: str
     description: str
     plugin: str
     version: str
 
 
-@value
-class OfferInfo:
+class OfferInfo(Value):
     buildpack: str
     strength: str
     reason: str
 
 
-@value
-class PlanInfo:
+class PlanInfo(Value):
     """What `mini plan` shows: the plan, the offers that lost, what else could be deployed, generated files."""
 
     plan: Plan
     offers: tuple[OfferInfo, ...] = ()
     alternatives: tuple[str, ...] = ()
-    files: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = {}
     warnings: tuple[str, ...] = ()
 
 
-@value
-class StatusInfo:
+class StatusInfo(Value):
     """state: "ok" or "degraded". problems: one line each, followed by the command that shows or mends it."""
 
     version: str
@@ -310,7 +284,7 @@ class StatusInfo:
     started_at: float
     domain: str = ""
     notice: str = ""
-    router_status: Mapping[str, Any] = field(default_factory=dict)
+    router_status: Mapping[str, Any] = {}
     apps: tuple[AppInfo, ...] = ()
     deploys: tuple[DeployInfo, ...] = ()
     problems: tuple[str, ...] = ()
@@ -318,8 +292,7 @@ class StatusInfo:
     disk_used: int = 0
 
 
-@value
-class RestoreEvent:
+class RestoreEvent(Value):
     """What a restore says while it goes on. The last one is "done" or "failed", which says why as a Problem does."""
 
     kind: Literal["info", "warning", "done", "failed"]
@@ -328,19 +301,17 @@ class RestoreEvent:
     hint: str = ""
 
 
-@value
-class DoctorInfo:
+class DoctorInfo(Value):
     checks: tuple[Check, ...]
 
 
-@value
-class OneOffRequest:
+class OneOffRequest(Value):
     """A one-off (`run`) or a command in a running instance (`exec`; instance is its name, such as "web.1")."""
 
     command: tuple[str, ...]
     tty: bool = False
     rows: int = 24
     columns: int = 80
-    env: Mapping[str, Secret] = field(default_factory=dict)
+    env: Mapping[str, Secret] = {}
     instance: str = ""
     detach: bool = False

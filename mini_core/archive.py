@@ -22,7 +22,7 @@ from typing import IO, cast
 from mini_core.errors import SourceError
 from mini_core.git import Head, Repository, find_head, find_repository, new_files
 from mini_core.ignores import Ignores, Rules, is_env
-from mini_core.types import Origin, value
+from mini_core.types import Origin, Value
 from mini_core.unpacking import Unpacked as Unpacked
 from mini_core.unpacking import tree_digest, tree_line
 from mini_core.unpacking import unpack as unpack
@@ -37,16 +37,14 @@ Progress = Callable[[int, int], None]
 """Called while packing with the number of files and bytes so far."""
 
 
-@value
-class EnvFile:
+class EnvFile(Value):
     """An env file that did not travel, and how many variables it sets."""
 
     path: str
     keys: int
 
 
-@value
-class PackResult:
+class PackResult(Value):
     """files: files and links. size: bytes of their content. archive_size: bytes of the tar.gz. commit, branch,
     changed (files that differ from the commit): from git, where the folder is in a repository. left_out: one line
     for each entry that cannot travel (a link out of the folder, a socket)."""
@@ -117,8 +115,7 @@ def _nothing(folder: Path, root: Path) -> SourceError:
     return SourceError(f"Nothing to deploy: {folder} is empty", hint="Name the folder that holds the app.")
 
 
-@value
-class _Entry:
+class _Entry(Value):
     """kind: "file", "link" or "folder" (an empty one)."""
 
     path: str

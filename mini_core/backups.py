@@ -19,14 +19,13 @@ import re
 import tarfile
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import IO, Any, Literal, TypeVar
 
 import msgspec
 
 from mini_core import tarstream
 from mini_core.errors import ConfigError, SourceError
-from mini_core.types import decode, encode, value
+from mini_core.types import Value, decode, encode, replace
 
 T = TypeVar("T")
 
@@ -39,8 +38,7 @@ LARGEST_DOCUMENT = 16 * 1024 * 1024
 _PIECE = re.compile(r"(?P<part>[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*)/(?P<number>\d{6,})")
 
 
-@value
-class Head:
+class Head(Value):
     """schema: of the store. platform: the id of the one that was backed up. created_at: seconds since the epoch."""
 
     format: int = FORMAT
@@ -54,8 +52,7 @@ class Head:
 PartKind = Literal["store", "key", "settings", "plugin", "volume", "image"]
 
 
-@value
-class Part:
+class Part(Value):
     """app: the handle of the app that a volume or image belongs to. about: the volume's or plugin's name, or the
     image's ref."""
 
@@ -67,8 +64,7 @@ class Part:
     about: str = ""
 
 
-@value
-class Manifest:
+class Manifest(Value):
     """left_out: what could not be backed up, a line each."""
 
     head: Head

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 
 from mini_core.errors import ConfigError, MiniError, PlanError
 from mini_core.interfaces import Buildpack, Source
 from mini_core.manifest import Manifest
-from mini_core.types import BuildSettings, Offer, Plan, Strength
+from mini_core.types import BuildSettings, Offer, Plan, Strength, Value, replace
 
 _OTHER_LANGUAGES = {
     "Gemfile": "Ruby",
@@ -35,8 +34,7 @@ _OTHER_LANGUAGES = {
 }
 
 
-@dataclass(frozen=True)
-class Failed:
+class Failed(Value):
     """A buildpack that recognised a source and found it broken, and how strongly it believes that it is its own."""
 
     buildpack: str
@@ -44,8 +42,7 @@ class Failed:
     strength: Strength
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(Value):
     """What the buildpacks say about one folder."""
 
     offers: tuple[Offer, ...] = ()
@@ -64,14 +61,15 @@ def collect(source: Source, buildpacks: Iterable[Buildpack], settings: BuildSett
             if offer is not None and not isinstance(offer, Offer):
                 raise TypeError(f"expected an Offer, got {type(offer).__name__}")
         except MiniError as error:
-            failed.append(Failed(buildpack.name, error, getattr(error, "strength", Strength.MANIFEST)))
+            strength = getattr(error, "strength", Strength.MANIFEST)
+            failed.append(Failed(buildpack=buildpack.name, error=error, strength=strength))
         except Exception as error:  # third-party code: whatever it raises
             warnings.append(f"buildpack {buildpack.name} crashed: {type(error).__name__}: {error}")
         else:
             if offer is not None:
                 offers.append(offer)
     offers.sort(key=_rank)
-    return Found(tuple(offers), tuple(failed), tuple(warnings))
+    return Found(offers=tuple(offers), failed=tuple(failed), warnings=tuple(warnings))
 
 
 def _rank(offer: Offer) -> tuple[int, bool, bool, int, int, str]:

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 from mini_core import releases
@@ -29,7 +28,7 @@ from mini_core.manifest import shell
 from mini_core.planning import Planned, require_start
 from mini_core.releases import Draft
 from mini_core.store.records import App, Extras, Instance, Request, StoredRelease
-from mini_core.types import Secret
+from mini_core.types import Secret, replace
 
 ROUTER_PATIENCE = 30.0
 """Seconds that a router which does not answer is given to come back, before the deploy goes on without it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import tomli_w
@@ -10,7 +9,7 @@ import yaml
 
 from mini_core.explain import command_line
 from mini_core.planning import Planned
-from mini_core.types import EnvEntry, Health, Plan, ProcessType
+from mini_core.types import EnvEntry, Health, Plan, ProcessType, replace
 
 PORT = 8080
 """The port that the web process gets in compose.yaml."""

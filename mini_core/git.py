@@ -5,27 +5,24 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Container, Mapping
-from dataclasses import field
 from pathlib import Path
 
-from mini_core.types import value
+from mini_core.types import Value
 
 TIMEOUT = 60.0
 
 
-@value
-class Repository:
+class Repository(Value):
     """top: its root folder. folder: its .git folder. prefix: the way from the top to the asked folder, with "/" at
     its end, or "". tracked: path (relative to the asked folder) → whether git has it as executable."""
 
     top: Path
     folder: Path
     prefix: str
-    tracked: Mapping[str, bool] = field(default_factory=dict)
+    tracked: Mapping[str, bool] = {}
 
 
-@value
-class Head:
+class Head(Value):
     """commit: of HEAD, "" before the first one. changes: paths that differ from it, relative to the asked folder,
     new ones apart."""
 

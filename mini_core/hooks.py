@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from mini_core import api
@@ -27,7 +26,7 @@ from mini_core.interfaces import (
     Source,
 )
 from mini_core.plugins import Plugins
-from mini_core.types import EnvEntry, Event, Plan, ProcessType, Release
+from mini_core.types import EnvEntry, Event, Plan, ProcessType, Release, replace
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

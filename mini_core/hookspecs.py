@@ -7,7 +7,6 @@ kind, which says how answers are used (see `KINDS`); no hook depends on the orde
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from mini_core.interfaces import (
     Runtime,
     Source,
 )
-from mini_core.types import Event, Plan, Release, Step, value
+from mini_core.types import Event, Plan, Release, Step, Value
 
 hookspec = pluggy.HookspecMarker("mini")
 hookimpl = pluggy.HookimplMarker("mini")
@@ -40,8 +39,7 @@ KINDS: Mapping[str, str] = {
 }
 
 
-@value
-class Context:
+class Context(Value):
     """Where providers find what they may need to construct their objects. No I/O happens while constructing.
 
     platform: this platform's id. data: its data folder; a plugin keeps its own below data/plugins/NAME. cache:
@@ -56,14 +54,13 @@ class Context:
     settings: Mapping[str, Mapping[str, Any]]
 
 
-@value
-class PlanAmendment:
+class PlanAmendment(Value):
     """Additions to a plan: environment defaults, packages, steps after the plan's own, processes it lacks."""
 
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = {}
     packages: tuple[str, ...] = ()
     runtime_packages: tuple[str, ...] = ()
-    processes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    processes: Mapping[str, tuple[str, ...]] = {}
     steps: tuple[Step, ...] = ()
     warnings: tuple[str, ...] = ()
 

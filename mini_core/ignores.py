@@ -18,7 +18,7 @@ from pathlib import Path
 from pathspec import GitIgnoreSpec, PathSpec
 
 from mini_core.git import Repository
-from mini_core.types import value
+from mini_core.types import Value
 
 NEVER = frozenset({".git", ".hg", ".svn", ".bzr", ".jj"})
 KEPT = frozenset({"Dockerfile", ".dockerignore", "mini.toml", "Procfile", "app.json"})
@@ -37,8 +37,7 @@ DEFAULTS = (
 )
 
 
-@value
-class Scope:
+class Scope(Value):
     """The patterns of one ignore file. A path below the root is seen from there without `drop`, behind `add`."""
 
     spec: GitIgnoreSpec
@@ -50,8 +49,7 @@ class Scope:
         return self.spec.check_file(self.add + path.removeprefix(self.drop)).include
 
 
-@value
-class Rules:
+class Rules(Value):
     """What holds in one folder. scopes: outermost first. docker: number of the pattern of .dockerignore that
     decided about the folder, -1 for none. ignored: only what git tracks travels from here."""
 

@@ -24,7 +24,7 @@ from mini_core.types import (
     RouteTable,
     Secret,
     Target,
-    value,
+    Value,
 )
 
 
@@ -89,8 +89,7 @@ class WorkspaceBuildpack(Buildpack, Protocol):
         repository; the plan's paths are relative to its root. Pure, as `detect` is."""
 
 
-@value
-class BuildRequest:
+class BuildRequest(Value):
     """What a builder gets. source: the unpacked source's root; the app is at `plan.path` below it. build_env: the
     build-time environment, secret: it must not end up in the image or its history. id: unique, to name results by.
     labels: to put on everything made. no_cache: start from scratch."""
@@ -267,8 +266,7 @@ class LogSink(Protocol):
     def close(self) -> None: ...
 
 
-@value
-class EndpointSpec:
+class EndpointSpec(Value):
     """An endpoint below `/v1/x/PLUGIN/`. The core authenticates, checks the scope and limits the size.
 
     scope: "read" or "write". handler: gets an ApiRequest, returns plain data or an iterator of it (NDJSON).
@@ -281,8 +279,7 @@ class EndpointSpec:
     summary: str = ""
 
 
-@value
-class ApiRequest:
+class ApiRequest(Value):
     """actor: the key's name. app: the app that the key is limited to, if any."""
 
     actor: str
@@ -292,8 +289,7 @@ class ApiRequest:
     body: Any = None
 
 
-@value
-class Page:
+class Page(Value):
     """A static, open page or asset below `/x/PLUGIN/`."""
 
     path: str

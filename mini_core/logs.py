@@ -13,7 +13,6 @@ import shutil
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -21,7 +20,7 @@ import msgspec
 
 from mini_core.errors import UsageError
 from mini_core.interfaces import LogSink
-from mini_core.types import LogLine, decode, encode, value
+from mini_core.types import LogLine, Value, decode, encode, replace
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +31,7 @@ LONGEST_LINE = 16 * 1024
 """Characters kept of one line."""
 
 
-@value
-class Filter:
+class Filter(Value):
     """Which lines are wanted: "" and 0 take all. process: a type ("web") or one of it ("web.1")."""
 
     process: str = ""

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mini_core.types import value
+from mini_core.types import Value
 
 SOCKET_PATH_LIMIT = 90
 """Bytes that a unix socket's path may have (104 on macOS, 108 on Linux), less the longest name put below it."""
 
 
-@value
-class Paths:
+class Paths(Value):
     """config: settings, keys, what the client remembers. data: the platform's state. cache: may be lost. run:
     sockets and locks of running processes. logs: below data."""
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import field, replace
 
 from mini_core import api
 from mini_core.choosing import Found, alternative, choose, collect, other_language, starts
@@ -19,7 +18,7 @@ from mini_core.errors import PlanError
 from mini_core.explain import headline
 from mini_core.interfaces import Buildpack, Source, WorkspaceBuildpack
 from mini_core.manifest import CronJob, Manifest, read_manifest, shell
-from mini_core.types import BuildSettings, EnvEntry, Offer, Plan, ProcessType, Strength, value
+from mini_core.types import BuildSettings, EnvEntry, Offer, Plan, ProcessType, Strength, Value, replace
 
 Amend = Callable[[Source, Plan], Plan]
 """Adds what plugins want to a plan, as `Hooks.amend_plan` does. The source is the app's folder."""
@@ -37,8 +36,7 @@ _SKIPPED = re.compile(
 _PREFERRED = ("app", "web", "server", "backend", "api", "site", "frontend", "client", "src")
 
 
-@value
-class Planned:
+class Planned(Value):
     """A plan, and how it came about.
 
     offers: of all buildpacks, the chosen one first. alternatives: what else could be deployed, and how to choose
@@ -50,7 +48,7 @@ class Planned:
     offers: tuple[Offer, ...] = ()
     alternatives: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    formation: Mapping[str, int] = field(default_factory=dict)
+    formation: Mapping[str, int] = {}
 
     @property
     def cron(self) -> tuple[CronJob, ...]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -19,6 +18,7 @@ from packaging.utils import canonicalize_name
 
 from mini_core import __version__, hookspecs
 from mini_core.api import PluginInfo
+from mini_core.types import replace
 
 GROUP = "mini"
 COMMAND_GROUP = "mini.commands"

@@ -7,7 +7,6 @@ import hashlib
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import field, replace
 
 import msgspec
 
@@ -22,17 +21,17 @@ from mini_core.types import (
     Plan,
     Release,
     Secret,
+    Value,
     Volume,
     iter_env,
+    replace,
     to_data,
-    value,
 )
 
 GENERATED_BYTES = 48
 
 
-@value
-class Draft:
+class Draft(Value):
     """A release before it has a number. `image` is None until it is built. quantities: defaults of process types
     that have none yet. unchanged: it is what runs already."""
 
@@ -40,11 +39,11 @@ class Draft:
     image: Image | None
     env: Mapping[str, Secret]
     addons: Mapping[str, Secret]
-    limits: Mapping[str, Limits] = field(default_factory=dict)
+    limits: Mapping[str, Limits] = {}
     volumes: tuple[Volume, ...] = ()
     extras: Extras = Extras()
     origin: Origin | None = None
-    quantities: Mapping[str, int] = field(default_factory=dict)
+    quantities: Mapping[str, int] = {}
     reason: str
     build_key: str = ""
 

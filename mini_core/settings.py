@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import field, fields
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from mini_core.errors import ConfigError
-from mini_core.types import Limits, from_data, value
+from mini_core.types import Limits, Value, from_data
 
 
-@value
-class Settings:
+class Settings(Value):
     """Everything an operator can set. Unknown keys are errors; plugins check their own sections.
 
     domain: apps answer at NAME.domain. email: of who runs the server, for routers that get certificates. bind:
@@ -35,7 +33,7 @@ class Settings:
     runtime: str = ""
     router: str = "proxy"
     workers: int = 0
-    images: Mapping[str, str] = field(default_factory=dict)
+    images: Mapping[str, str] = {}
     limits: Limits = Limits(memory=512 * 1024 * 1024, pids=512)
     builds: int = 2
     keep: int = 5
@@ -49,7 +47,7 @@ class Settings:
     idle: float = 0.0
     required: tuple[str, ...] = ()
     disabled: tuple[str, ...] = ()
-    plugins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    plugins: Mapping[str, Mapping[str, Any]] = {}
 
 
 def load_settings(path: Path, overrides: Mapping[str, Any] | None = None) -> Settings:
@@ -71,7 +69,7 @@ def load_settings(path: Path, overrides: Mapping[str, Any] | None = None) -> Set
 
 
 def _checked(path: Path, data: dict[str, Any]) -> Settings:
-    known = {item.name for item in fields(Settings)}
+    known = set(Settings.__struct_fields__)
     for key in data:
         if key not in known:
             raise ConfigError(f"{path}: {key}: unknown setting", hint=f"Known: {', '.join(sorted(known))}.")

@@ -2,21 +2,21 @@
 
     Source → Offers → Plan → Image → Release → Instances → Routes
 
-All are frozen, keyword-only and deeply immutable: sequences are tuples, mappings are read-only copies. They hold
-no behaviour beyond looking things up in themselves. `encode` and `decode` turn them into JSON and back; readers
-ignore fields they don't know, so an older mini reads what a newer one stored. Values that are stored carry
-`schema`, raised when a field changes its meaning.
+All are subclasses of `Value`: frozen, keyword-only and deeply immutable (sequences are tuples, mappings are read-only
+copies). They hold no behaviour beyond looking things up in themselves. `replace` makes one that differs; `encode` and
+`decode` turn them into JSON and back; readers ignore fields they don't know, so an older mini reads what a newer one
+stored. Values that are stored carry `schema`, raised when a field changes its meaning.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar, dataclass_transform
 
 import msgspec
+from msgspec.structs import force_setattr
 
 T = TypeVar("T")
 
@@ -44,20 +44,32 @@ class Secret:
         return hash(self._value)
 
 
-def _freeze(self: Any) -> None:
-    for item in fields(self):
-        value = getattr(self, item.name)
-        if isinstance(value, dict):
-            object.__setattr__(self, item.name, MappingProxyType(dict(value)))
-        elif isinstance(value, list):
-            object.__setattr__(self, item.name, tuple(value))
+class _ValueType(msgspec.StructMeta):
+    """msgspec inherits `frozen`, but wants `kw_only` said at each class."""
+
+    def __new__(cls, name: str, bases: tuple[type, ...], body: dict[str, Any], **options: Any) -> _ValueType:
+        return super().__new__(cls, name, bases, body, **{"kw_only": True, **options})
 
 
-@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
-def value(cls: type[T]) -> type[T]:
-    """A frozen, keyword-only dataclass whose mappings and sequences cannot be changed after it is made."""
-    cls.__post_init__ = _freeze  # type: ignore[attr-defined]
-    return dataclass(frozen=True, kw_only=True, slots=True)(cls)
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+class Value(msgspec.Struct, frozen=True, metaclass=_ValueType):
+    """The base of all values: frozen, keyword-only, its mappings and sequences cannot be changed after it is made."""
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            item = getattr(self, name)
+            if isinstance(item, dict):
+                force_setattr(self, name, MappingProxyType(dict(item)))
+            elif isinstance(item, list):
+                force_setattr(self, name, tuple(item))
+
+
+V = TypeVar("V", bound=Value)
+
+
+def replace(item: V, **changes: Any) -> V:
+    """The same value with other fields. Raises TypeError for a field that it does not have."""
+    return msgspec.structs.replace(item, **changes)
 
 
 def _encode_hook(item: Any) -> Any:
@@ -107,8 +119,7 @@ class Strength(IntEnum):
     EXPLICIT = 50  # named in mini.toml or on the command line
 
 
-@value
-class Evidence:
+class Evidence(Value):
     """Why something was decided: a file in the source (relative to its root), a line if there is one, a remark."""
 
     file: str
@@ -116,8 +127,7 @@ class Evidence:
     line: int | None = None
 
 
-@value
-class Toolchain:
+class Toolchain(Value):
     """A language's tools, as a requirement: builders resolve it to an image or to what the machine has.
 
     version: "3.13", ">=3.10,<4", "^20", "22.x" or "" for the default. source: where the version comes from, a
@@ -129,8 +139,7 @@ class Toolchain:
     source: str = "default"
 
 
-@value
-class Cache:
+class Cache(Value):
     """A folder that a tool may reuse from one build to the next; losing it costs time, never correctness.
 
     name is shared by all apps (such as "pip"). Either `variable`, an environment variable that gets the folder's
@@ -142,8 +151,7 @@ class Cache:
     path: str = ""
 
 
-@value
-class Step:
+class Step(Value):
     """One command of a build, run in the app's folder.
 
     argv: never a shell line (use ("sh", "-c", line) where one is needed). files: what it reads, relative to the
@@ -156,22 +164,20 @@ class Step:
     argv: tuple[str, ...]
     files: tuple[str, ...] = ()
     caches: tuple[Cache, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = {}
     toolchain: str = ""
     secrets: bool = True
 
 
-@value
-class Dockerfile:
+class Dockerfile(Value):
     """The repository's own Dockerfile: path relative to the app's folder, its target stage and build arguments."""
 
     path: str = "Dockerfile"
     target: str = ""
-    args: Mapping[str, str] = field(default_factory=dict)
+    args: Mapping[str, str] = {}
 
 
-@value
-class StaticSite:
+class StaticSite(Value):
     """Files that are served as they are. root: relative to the app's folder, after the build steps.
 
     fallback: served with 200 for unknown paths ("index.html" for a single-page app), "" for a 404 (404.html's
@@ -186,8 +192,7 @@ class StaticSite:
 EnvKind = Literal["value", "generated", "required"]
 
 
-@value
-class EnvEntry:
+class EnvEntry(Value):
     """What the plan says about one variable of the app's environment.
 
     "value": a default that the app's own environment overrides. "generated": a random secret made once per app.
@@ -200,8 +205,7 @@ class EnvEntry:
     description: str = ""
 
 
-@value
-class ProcessType:
+class ProcessType(Value):
     """A way to start the app: `web` gets routes, `release` runs once before traffic, all others are workers.
 
     command: argv; ("sh", "-c", line) for Procfile lines; empty means what the image starts by itself.
@@ -213,8 +217,7 @@ class ProcessType:
     source: str = "detected"
 
 
-@value
-class Health:
+class Health(Value):
     """When an instance counts as healthy: `path` answers below 400, or, without a path, the port answers.
 
     Times in seconds. timeout: from start to healthy. interval: between later probes.
@@ -225,8 +228,7 @@ class Health:
     interval: float = 10.0
 
 
-@value
-class Plan:
+class Plan(Value):
     """How to build and run a source: data only. It names requirements, never images, secrets or absolute paths.
 
     The first toolchain is the app's main one. `runtime` names the toolchain that the running app needs ("" where
@@ -265,8 +267,7 @@ class Plan:
         return next((item for item in self.toolchains if item.name == name), None)
 
 
-@value
-class BuildSettings:
+class BuildSettings(Value):
     """What the user asked of the build (mini.toml's `[build]`, flags, build-time variables that name versions).
 
     env holds no secrets: only entries written in the repository's own files. dockerfile, target, args: of the
@@ -275,15 +276,14 @@ class BuildSettings:
 
     buildpack: str = ""
     packages: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = {}
     dockerfile: str = ""
     target: str = ""
-    args: Mapping[str, str] = field(default_factory=dict)
+    args: Mapping[str, str] = {}
     processes: tuple[ProcessType, ...] = ()
 
 
-@value
-class Offer:
+class Offer(Value):
     """A buildpack's answer: how strongly it believes that the source is its own, why, and the plan."""
 
     buildpack: str
@@ -295,8 +295,7 @@ class Offer:
 # --- Image, release --------------------------------------------------------------------------------------------
 
 
-@value
-class Image:
+class Image(Value):
     """Something runnable.
 
     kind: what runtimes accept it ("docker", "folder"). ref: how its builder and runtime find it (an image id or
@@ -311,15 +310,14 @@ class Image:
     ref: str
     digest: str = ""
     size: int = 0
-    resolved: Mapping[str, str] = field(default_factory=dict)
+    resolved: Mapping[str, str] = {}
     ports: tuple[int, ...] = ()
     command: tuple[str, ...] = ()
     workdir: str = ""
     dockerfile: str = ""
 
 
-@value
-class Limits:
+class Limits(Value):
     """Of one instance. memory in bytes, cpu in cores, pids a count; None is the platform's default."""
 
     memory: int | None = None
@@ -327,16 +325,14 @@ class Limits:
     pids: int | None = None
 
 
-@value
-class Volume:
+class Volume(Value):
     """Storage that outlives instances and releases. target: absolute path in the instance."""
 
     name: str
     target: str
 
 
-@value
-class Origin:
+class Origin(Value):
     """Where a source came from. commit: of the working tree's HEAD, if any; changed: files that differ from it."""
 
     digest: str
@@ -347,8 +343,7 @@ class Origin:
     size: int = 0
 
 
-@value
-class Release:
+class Release(Value):
     """Everything needed to run a version of an app again exactly: immutable, whole, numbered from 1 per app.
 
     env: the app's environment at that time (the store keeps it encrypted). limits: by process type, "" for all.
@@ -361,13 +356,13 @@ class Release:
     version: int
     image: Image
     plan: Plan
-    env: Mapping[str, Secret] = field(default_factory=dict)
+    env: Mapping[str, Secret] = {}
     processes: tuple[ProcessType, ...] = ()
-    limits: Mapping[str, Limits] = field(default_factory=dict)
+    limits: Mapping[str, Limits] = {}
     volumes: tuple[Volume, ...] = ()
     runtime: str
     origin: Origin | None = None
-    plugins: Mapping[str, str] = field(default_factory=dict)
+    plugins: Mapping[str, str] = {}
     reason: str = "deploy"
     created_at: float = 0.0
     created_by: str = ""
@@ -379,8 +374,7 @@ class Release:
 # --- Instances -------------------------------------------------------------------------------------------------
 
 
-@value
-class Endpoint:
+class Endpoint(Value):
     """An address that an instance is to listen on."""
 
     host: str
@@ -393,8 +387,7 @@ class Endpoint:
 InstanceKind = Literal["web", "worker", "release", "oneoff", "cron"]
 
 
-@value
-class InstanceSpec:
+class InstanceSpec(Value):
     """What a runtime is to start.
 
     id: chosen by the core, unique, used as the thing's name, so that starting it twice finds it instead. env: all
@@ -412,11 +405,11 @@ class InstanceSpec:
     image: Image
     plan: Plan
     command: tuple[str, ...] = ()
-    env: Mapping[str, Secret] = field(default_factory=dict)
+    env: Mapping[str, Secret] = {}
     endpoint: Endpoint | None = None
     volumes: tuple[Volume, ...] = ()
     limits: Limits = Limits()
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = {}
     grace: float = 10.0
     tty: bool = False
     stdin: bool = False
@@ -425,8 +418,7 @@ class InstanceSpec:
 InstanceState = Literal["starting", "running", "exited", "gone"]
 
 
-@value
-class InstanceStatus:
+class InstanceStatus(Value):
     """What a runtime says of an instance. Times in seconds since the epoch.
 
     exit_code: None while it runs; 128+N, with `signal` N, when a signal ended it. oom: the kernel ended it for
@@ -459,8 +451,7 @@ class InstanceStatus:
 RouteState = Literal["live", "hold", "asleep", "maintenance"]
 
 
-@value
-class Target:
+class Target(Value):
     """An instance as the router sees it. url-free: host and port, plain HTTP."""
 
     instance: str
@@ -468,8 +459,7 @@ class Target:
     port: int
 
 
-@value
-class Route:
+class Route(Value):
     """Requests for `host` (lower case, no port) below `path` go to one of `targets`, round robin.
 
     live: served. hold: requests wait. asleep: the first request wakes the app, all wait. maintenance: 503 with a
@@ -486,8 +476,7 @@ class Route:
     max_requests: int = 0
 
 
-@value
-class RouteTable:
+class RouteTable(Value):
     """The whole of what a router serves. generation only grows; a router refuses a lower one.
 
     controller: where requests for the platform's own hosts go: a unix socket path. hosts: those hosts.
@@ -500,8 +489,7 @@ class RouteTable:
     controller: str = ""
 
 
-@value
-class RouterSettings:
+class RouterSettings(Value):
     """binds: addresses to listen on. state: a folder of the router's own. controller: its unix socket.
 
     waker: URL path on the controller's socket that wakes a sleeping app: POST {"app": NAME}, answered with 204 when
@@ -516,7 +504,7 @@ class RouterSettings:
     waker: str = "/v1/internal/wake"
     platform: str
     workers: int = 0
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = {}
 
 
 # --- Logs and events -------------------------------------------------------------------------------------------
@@ -524,8 +512,7 @@ class RouterSettings:
 LogSource = Literal["app", "build", "router", "platform"]
 
 
-@value
-class LogLine:
+class LogLine(Value):
     """One line, without its end. at: seconds since the epoch. process: "web.1" for apps. stream: for app lines."""
 
     at: float
@@ -538,8 +525,7 @@ class LogLine:
     stream: Literal["stdout", "stderr"] = "stdout"
 
 
-@value
-class Event:
+class Event(Value):
     """Something that happened, as stored. Ids only grow. actor: a key's name or "platform"."""
 
     id: int
@@ -547,11 +533,10 @@ class Event:
     kind: str
     actor: str
     app: str = ""
-    data: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = {}
 
 
-@value
-class Check:
+class Check(Value):
     """One line of `mini doctor`. hint: the command that mends it."""
 
     name: str

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from mini_core.errors import MiniError, SourceError, Unavailable
-from mini_core.types import value
+from mini_core.types import Value
 
 HEADER_LIMIT = 1024 * 1024
 """Bytes of one extended header (a long name, PAX records)."""
@@ -38,8 +38,7 @@ MAX_LINKS = 40
 _GZIP = b"\x1f\x8b"
 
 
-@value
-class Unpacked:
+class Unpacked(Value):
     """files: files and links. size: bytes of their content. digest: the one that `pack` gives for the same tree."""
 
     files: int

@@ -14,11 +14,10 @@ from typing import Any
 import yaml
 
 from mini_core.interfaces import Source
-from mini_core.types import value
+from mini_core.types import Value
 
 
-@value
-class Command:
+class Command(Value):
     """A shell line and the file that has it."""
 
     line: str

@@ -7,15 +7,14 @@ import tomllib
 from collections.abc import Mapping
 
 from mini_core.interfaces import Source
-from mini_core.types import BuildSettings, value
+from mini_core.types import BuildSettings, Value
 
 MISE = ("mise.toml", ".mise.toml", "mise/config.toml", ".mise/config.toml", ".config/mise.toml")
 _FOREIGN = ("", "RAILPACK_", "NIXPACKS_", "GOOGLE_")
 """Prefixes under which other platforms know the same build settings: an app that moves here keeps working."""
 
 
-@value
-class Wish:
+class Wish(Value):
     """A version as a file asks for it."""
 
     version: str

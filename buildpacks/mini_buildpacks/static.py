@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import yaml
 
 from mini_core.errors import ConfigError
 from mini_core.interfaces import Source
-from mini_core.types import BuildSettings, Evidence, Offer, Plan, StaticSite, Step, Strength, Toolchain
+from mini_core.types import BuildSettings, Evidence, Offer, Plan, StaticSite, Step, Strength, Toolchain, replace
 
 FOLDERS = ("public", "dist", "build", "_site", "htdocs", "www", "html", "site", "static")
 """Folders that hold a finished site by convention, in order of preference (Heroku, Vite, CRA, Jekyll, Apache)."""

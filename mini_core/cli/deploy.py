@@ -7,7 +7,6 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -21,7 +20,7 @@ from mini_core.cli.output import plural, size
 from mini_core.cli.view import Lines, follow
 from mini_core.client.http import segment
 from mini_core.errors import SourceError, UsageError
-from mini_core.types import to_data
+from mini_core.types import replace, to_data
 
 
 @click.command()

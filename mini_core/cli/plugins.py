@@ -45,8 +45,9 @@ def _installed() -> tuple[api.PluginInfo, ...]:
 
 
 def _with_commands(info: api.PluginInfo, commands: object) -> api.PluginInfo:
-    from dataclasses import replace
     from importlib.metadata import EntryPoint
+
+    from mini_core.types import replace
 
     assert isinstance(commands, dict)
     own = [

@@ -7,14 +7,13 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from mini_core.errors import UsageError
-from mini_core.types import value
+from mini_core.types import Value
 
 ADMIN_SOCKET = "/run/mini/admin.sock"
 """Where `mini server install` puts the socket that ssh:// connects to."""
 
 
-@value
-class Address:
+class Address(Value):
     """text: its one spelling, under which keys and links are kept. socket: on the server, for ssh."""
 
     kind: Literal["local", "http", "ssh"]

@@ -23,13 +23,12 @@ from mini_core.errors import NotFound, Unavailable
 from mini_core.store import Store, open_store
 from mini_core.store.database import schema_of, settle, snapshot
 from mini_core.store.records import App
-from mini_core.types import Image, value
+from mini_core.types import Image, Value
 
 log = logging.getLogger(__name__)
 
 
-@value
-class Contents:
+class Contents(Value):
     """What the copy of the store says. volumes: (app's handle, name). images: (app's handle, image)."""
 
     apps: tuple[str, ...]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from mini_core.engine.failures import InstanceFailed, ended
 from mini_core.interfaces import Runtime
-from mini_core.types import Endpoint, InstanceSpec, InstanceStatus, LogLine, value
+from mini_core.types import Endpoint, InstanceSpec, InstanceStatus, LogLine, Value
 
 PROBE_TIMEOUT = 5.0
 """Seconds for one probe, connecting included."""
@@ -30,8 +30,7 @@ SETTLED = 2.0
 """Seconds that a process without a port has to stay up."""
 
 
-@value
-class Answer:
+class Answer(Value):
     """Of a probe. status: of the HTTP answer, if there was one. detail: for an error message."""
 
     ok: bool
@@ -75,8 +74,7 @@ def is_wildcard(host: str) -> bool:
         return host in ("", "*")
 
 
-@value
-class Healthy:
+class Healthy(Value):
     """found: where it listens, if not where it was told to. warnings: for the user. seconds: how long it took."""
 
     found: Endpoint | None = None

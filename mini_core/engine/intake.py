@@ -9,7 +9,6 @@ import shutil
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from mini_core.api import DeployOptions
@@ -22,7 +21,7 @@ from mini_core.interfaces import BuildRequest
 from mini_core.planning import Planned, make_plan
 from mini_core.sources import FolderSource
 from mini_core.store.records import App, StoredRelease
-from mini_core.types import Image, Plan, Release, Secret
+from mini_core.types import Image, Plan, Release, Secret, replace
 from mini_core.unpacking import tree_digest, tree_line, unpack
 
 NO_SECRET = re.compile(r"[A-Z0-9_]*_VERSION|GO_BIN|GO_INSTALL_PACKAGE_SPEC")

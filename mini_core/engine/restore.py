@@ -18,7 +18,6 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -36,7 +35,7 @@ from mini_core.store.database import settle
 from mini_core.store.deploys import Deploys
 from mini_core.store.migrations import SCHEMA
 from mini_core.store.records import App, Work
-from mini_core.types import Image, from_data, to_data
+from mini_core.types import Image, from_data, replace, to_data
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from mini_core.engine.specs import new_instance, processes_of, spec_of
 from mini_core.errors import MiniError
 from mini_core.interfaces import Job
 from mini_core.store.records import App, Instance, StoredRelease
-from mini_core.types import Endpoint, InstanceSpec, value
+from mini_core.types import Endpoint, InstanceSpec, Value
 
 AT_ONCE = 4
 """Instances that are started side by side."""
@@ -21,8 +21,7 @@ LOOK_EVERY, LOOK_SLOWLY = 0.05, 0.25
 """Seconds between looks at starting instances: a tenth of what they have taken so far, within these bounds."""
 
 
-@value
-class Team:
+class Team(Value):
     """new: to be started. kept: go on. old: to be retired once the new ones are routed."""
 
     new: tuple[Instance, ...] = ()

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from mini_core.store.records import Instance
-from mini_core.types import InstanceStatus, value
+from mini_core.types import InstanceStatus, Value
 
 FIRST_DELAY, LONGEST_DELAY = 1.0, 300.0
 """Seconds before a crashed instance is started again: doubled each time."""
@@ -39,8 +39,7 @@ def judge(item: Instance, status: InstanceStatus | None, running_deploys: Iterab
     return "restarted" if status.restarts > item.engine_restarts else "adopt"
 
 
-@value
-class Crash:
+class Crash(Value):
     """The columns of an instance after another crash."""
 
     crashes: int

@@ -14,23 +14,21 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import field
 from pathlib import Path
 
 from mini_core.paths import Paths
-from mini_core.types import decode, encode, value
+from mini_core.types import Value, decode, encode
 
 DATABASE, KEY, SETTINGS, STAGED = "mini.db", "secret.key", "server.toml", "staged.json"
 
 
-@value
-class Staged:
+class Staged(Value):
     """What a restore has begun to make, written before it makes any of it. platform: the new id. handles: of the
     apps, old → new."""
 
     platform: str
     runtime: str
-    handles: Mapping[str, str] = field(default_factory=dict)
+    handles: Mapping[str, str] = {}
 
 
 def key_file(paths: Paths) -> Path:

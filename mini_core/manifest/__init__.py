@@ -6,7 +6,6 @@ file, the path in it and what was expected: `mini.toml: processes.web: expected 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from mini_core.errors import ConfigError
@@ -23,7 +22,7 @@ from mini_core.manifest.heroku import (
 from mini_core.manifest.minitoml import MINI_TOML, parse_mini_toml, relative_path
 from mini_core.manifest.tables import Table, parse_duration, parse_size, shorten
 from mini_core.manifest.values import CronJob, HealthSettings, Manifest, MonorepoApp, Scripts, Strategy
-from mini_core.types import BuildSettings
+from mini_core.types import BuildSettings, replace
 
 __all__ = [
     "APP_JSON",

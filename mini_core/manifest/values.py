@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 from typing import Any, Literal
 
-from mini_core.types import BuildSettings, EnvEntry, Limits, ProcessType, Volume, value
+from mini_core.types import BuildSettings, EnvEntry, Limits, ProcessType, Value, Volume
 
 
-@value
-class HealthSettings:
+class HealthSettings(Value):
     """What a file says about health; None where it says nothing. Seconds."""
 
     path: str | None = None
@@ -18,8 +16,7 @@ class HealthSettings:
     interval: float | None = None
 
 
-@value
-class CronJob:
+class CronJob(Value):
     """A command at set times: five cron fields (or a word such as "@daily") and a shell line."""
 
     name: str
@@ -27,8 +24,7 @@ class CronJob:
     command: str
 
 
-@value
-class MonorepoApp:
+class MonorepoApp(Value):
     """One of a monorepo's apps. watch: globs of the files whose changes concern it, besides its own folder's;
     empty is every file."""
 
@@ -42,8 +38,7 @@ Strategy = Literal["rolling", "recreate"]
 one starts, for apps whose volume allows one writer; requests wait meanwhile."""
 
 
-@value
-class Scripts:
+class Scripts(Value):
     """app.json's scripts, as shell lines. postdeploy: once, when the app is created. dokku_*: at every deploy."""
 
     postdeploy: str = ""
@@ -51,8 +46,7 @@ class Scripts:
     dokku_postdeploy: str = ""
 
 
-@value
-class Manifest:
+class Manifest(Value):
     """All that the repository's files ask for. Mappings are empty, strings "" where they say nothing.
 
     processes: shell lines of mini.toml's `[processes]`, "" for a type to leave out. procfile: the Procfile's.
@@ -62,17 +56,17 @@ class Manifest:
     app: str = ""
     path: str = ""
     build: BuildSettings = BuildSettings()
-    processes: Mapping[str, str] = field(default_factory=dict)
+    processes: Mapping[str, str] = {}
     env: tuple[EnvEntry, ...] = ()
     health: HealthSettings = HealthSettings()
-    limits: Mapping[str, Limits] = field(default_factory=dict)
+    limits: Mapping[str, Limits] = {}
     cron: tuple[CronJob, ...] = ()
     volumes: tuple[Volume, ...] = ()
     strategy: Strategy | None = None
     apps: tuple[MonorepoApp, ...] = ()
-    plugins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    plugins: Mapping[str, Mapping[str, Any]] = {}
     procfile: tuple[ProcessType, ...] = ()
-    formation: Mapping[str, int] = field(default_factory=dict)
+    formation: Mapping[str, int] = {}
     buildpacks: tuple[str, ...] = ()
     scripts: Scripts = Scripts()
     warnings: tuple[str, ...] = ()

@@ -13,7 +13,6 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -30,7 +29,7 @@ from mini_core.server.auth import KeyCheck, local_caller
 from mini_core.server.operation import Call, Caller, Operation, query_of
 from mini_core.server.operations import OPERATIONS
 from mini_core.server.streams import Bytes, Lines, Slots
-from mini_core.types import decode, encode, value
+from mini_core.types import Value, decode, encode, replace
 
 log = logging.getLogger("mini.api")
 
@@ -53,8 +52,7 @@ class WrongType(MiniError):
     code, http_status = "content-type", 415
 
 
-@value
-class _Server:
+class _Server(Value):
     """What every endpoint needs."""
 
     controller: Controller

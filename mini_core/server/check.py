@@ -8,11 +8,10 @@ from __future__ import annotations
 import sys
 
 from mini_core import __version__, api
-from mini_core.types import encode, value
+from mini_core.types import Value, encode
 
 
-@value
-class Report:
+class Report(Value):
     version: str
     plugins: tuple[api.PluginInfo, ...]
 

@@ -18,7 +18,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,7 @@ from mini_core.server.channel import Allowed, channel_class
 from mini_core.server.handlers import Shutdown
 from mini_core.server.operation import Call, Operation
 from mini_core.settings import Settings, load_settings
-from mini_core.types import encode
+from mini_core.types import encode, replace
 
 log = logging.getLogger(__name__)
 

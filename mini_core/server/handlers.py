@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 from mini_core import __version__, api
 from mini_core.errors import Conflict
 from mini_core.server import doctor
 from mini_core.server.operation import Call, masked, masked_release
-from mini_core.types import Event, LogLine, value
+from mini_core.types import Event, LogLine, Value, replace
 
 
-@value
-class Alive:
+class Alive(Value):
     """status: "ok" once requests are taken. platform: this platform's id."""
 
     status: str
@@ -22,33 +20,28 @@ class Alive:
     platform: str
 
 
-@value
-class Wake:
+class Wake(Value):
     app: str
 
 
-@value
-class Shutdown:
+class Shutdown(Value):
     """purge: also removes all apps with everything they own."""
 
     purge: bool = False
 
 
-@value
-class LimitQuery:
+class LimitQuery(Value):
     limit: int = 50
 
 
-@value
-class FollowQuery:
+class FollowQuery(Value):
     """after: only what has a higher number. follow: go on until the end."""
 
     after: int = 0
     follow: bool = False
 
 
-@value
-class EventsQuery:
+class EventsQuery(Value):
     """app: of one app only. after: only newer ones. limit: how many of the last. follow: go on for ever."""
 
     app: str = ""
@@ -57,8 +50,7 @@ class EventsQuery:
     follow: bool = False
 
 
-@value
-class LogsQuery:
+class LogsQuery(Value):
     """lines: how many of the last. since: seconds since the epoch. pattern: a regular expression."""
 
     lines: int = 100
@@ -69,33 +61,28 @@ class LogsQuery:
     pattern: str = ""
 
 
-@value
-class EnvQuery:
+class EnvQuery(Value):
     """build: the build-time variables. reveal: values in clear."""
 
     build: bool = False
     reveal: bool = False
 
 
-@value
-class ProcessQuery:
+class ProcessQuery(Value):
     process: str = ""
 
 
-@value
-class TargetQuery:
+class TargetQuery(Value):
     target: str
 
 
-@value
-class BackupQuery:
+class BackupQuery(Value):
     """images: of what runs, so that a restore needs no build."""
 
     images: bool = False
 
 
-@value
-class RestoreQuery:
+class RestoreQuery(Value):
     """replace: even if that removes the apps that are there."""
 
     replace: bool = False

@@ -14,14 +14,13 @@ from mini_core.server.layout import MANAGED, USER, Layout
 from mini_core.server.machine import Machine, has_group, has_systemd, has_user, is_root
 from mini_core.server.units import Server
 from mini_core.server.venvs import InstallError
-from mini_core.types import value
+from mini_core.types import Value
 
 FIRST_KEY = "admin"
 SERVICES = ("mini-router.socket", "mini-router.service", "mini.service")
 
 
-@value
-class Installed:
+class Installed(Value):
     """url: the server's own address. key: the first key, made now; "" where there was one already."""
 
     url: str

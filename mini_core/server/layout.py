@@ -14,15 +14,14 @@ import sys
 from pathlib import Path
 
 from mini_core.paths import Paths
-from mini_core.types import value
+from mini_core.types import Value
 
 USER = "mini"
 MANAGED = "managed"
 """A file in the config folder: services of the system run the platform, so that no command starts one itself."""
 
 
-@value
-class Layout:
+class Layout(Value):
     prefix: Path = Path("/opt/mini")
     home: Path = Path("/var/lib/mini")
     etc: Path = Path("/etc/mini")

@@ -13,7 +13,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +20,7 @@ from mini_core.errors import Conflict, MiniError, Unavailable
 from mini_core.paths import Paths, find_paths, private_folder
 from mini_core.server import adminclient, state
 from mini_core.server.layout import is_managed, server_python
-from mini_core.types import from_data, value
+from mini_core.types import Value, from_data, replace
 
 START_LIMIT = 90.0
 """Seconds that a start may take: images of a network, a recovery after a crash."""
@@ -34,8 +33,7 @@ COMMAND = (server_python(), "-P", "-m", "mini_core.server")
 Say = Callable[[str], None]
 
 
-@value
-class Started:
+class Started(Value):
     """The running platform. new: this call started it. message: a line for the user, "" where it ran already."""
 
     running: state.Running

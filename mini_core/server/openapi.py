@@ -41,7 +41,7 @@ def document(operations: Iterable[Operation]) -> dict[str, Any]:
 
 
 def _schemas(operations: list[Operation]) -> tuple[dict[Any, Any], dict[str, Any]]:
-    kinds = [api.Problem, api.DeployOptions]
+    kinds: list[type] = [api.Problem, api.DeployOptions]
     for operation in operations:
         kinds += [kind for kind in (operation.request, operation.response, operation.query) if kind is not None]
     unique = list(dict.fromkeys(kinds))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeVar
 
@@ -12,7 +11,7 @@ import msgspec
 from mini_core import api
 from mini_core.controller import Controller
 from mini_core.errors import Denied
-from mini_core.types import value
+from mini_core.types import Value, replace
 
 T = TypeVar("T")
 
@@ -20,8 +19,7 @@ Access = Literal["open", "key", "app", "platform", "internal"]
 Content = Literal["json", "archive", "backup", "upgrade"]
 
 
-@value
-class Operation:
+class Operation(Value):
     """One endpoint.
 
     path: with `<name>` or `<int:name>` for its parameters. access: "open" needs no key; "key" any key; "app" a key
@@ -46,8 +44,7 @@ class Operation:
     media: str = ""
 
 
-@value
-class Caller:
+class Caller(Value):
     """Who asks. app: what the key is limited to, "" for everything. local: over the admin socket."""
 
     name: str
@@ -65,15 +62,14 @@ class Caller:
             )
 
 
-@value
-class Call:
+class Call(Value):
     """A request that passed all checks. archive: where an uploaded source was put; whoever takes it moves it. file:
     an uploaded backup, open until the answer has ended."""
 
     controller: Controller
     caller: Caller
     base_url: str
-    params: Mapping[str, Any] = field(default_factory=dict)
+    params: Mapping[str, Any] = {}
     query: Any = None
     body: Any = None
     archive: Path | None = None

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mini_core.paths import Paths, private_folder
-from mini_core.types import decode, encode, value
+from mini_core.types import Value, decode, encode
 
 T = TypeVar("T")
 
@@ -23,18 +22,16 @@ STOPPED = "Stopped"
 """The last line of what stopping the platform says, where it was stopped."""
 
 
-@value
-class Local:
+class Local(Value):
     """flags: of the last `mini up`, by the name of the setting. port: that was chosen. down: put down by the user,
     so that only `mini up` and `mini deploy` start it again."""
 
-    flags: Mapping[str, Any] = field(default_factory=dict)
+    flags: Mapping[str, Any] = {}
     port: int = 0
     down: bool = False
 
 
-@value
-class Running:
+class Running(Value):
     """The process that serves. url: the platform's own. address: one at which the router listens, for a URL."""
 
     pid: int

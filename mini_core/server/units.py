@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mini_core.server.layout import USER, Layout
-from mini_core.types import value
+from mini_core.types import Value
 
 _HARDENED = """\
 NoNewPrivileges=yes
@@ -34,8 +34,7 @@ RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK"""
 _HEAD = "# Written by `mini server install`, which writes it anew: put changes into a drop-in (systemctl edit).\n"
 
 
-@value
-class Server:
+class Server(Value):
     """What an operator asks for. docker: the service joins the group that may use Docker."""
 
     domain: str = ""

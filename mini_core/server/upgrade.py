@@ -16,7 +16,6 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,7 +24,7 @@ from mini_core.paths import Paths
 from mini_core.server import adminclient, check, local, state, venvs
 from mini_core.server.layout import Layout
 from mini_core.server.venvs import InstallError
-from mini_core.types import decode, value
+from mini_core.types import Value, decode
 
 KEEP_BACKUPS = 5
 SETTLE = 20.0
@@ -79,17 +78,15 @@ class LocalService:
                 os.kill(pid, signal.SIGHUP)
 
 
-@value
-class Seen:
+class Seen(Value):
     """What was seen of the platform. apps: host → the status that the app answers with, 0 for no answer."""
 
     version: str = ""
     address: str = ""
-    apps: Mapping[str, int] = field(default_factory=dict)
+    apps: Mapping[str, int] = {}
 
 
-@value
-class Upgraded:
+class Upgraded(Value):
     before: str
     after: str
     backup: str = ""
@@ -137,8 +134,7 @@ def _upgrade(layout: Layout, paths: Paths, service: Service, requirement: str, o
     return Upgraded(before=check.report().version, after=report.version, backup=str(backup or ""))
 
 
-@value
-class Change:
+class Change(Value):
     old: Path
     new: Path
     version: str

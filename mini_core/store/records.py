@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 from typing import Any, Literal
 
 from mini_core.api import DeployKind, DeployOptions, DeployState, Failure
 from mini_core.manifest import CronJob, Scripts, Strategy
-from mini_core.types import Endpoint, InstanceKind, Limits, Release, Secret, Volume, value
+from mini_core.types import Endpoint, InstanceKind, Limits, Release, Secret, Value, Volume
 
 AppPhase = Literal["new", "running", "stopped", "destroying"]
 """What is wanted of an app: "new" never had a release."""
 
 
-@value
-class App:
+class App(Value):
     """handle: the name it was created with, by which runtimes, labels and folders know it; a rename leaves it.
 
     hold: its requests wait while instances that cannot run side by side change over. prepared: its one-time
@@ -34,25 +32,23 @@ class App:
     release: int | None = None
     deployed_at: float | None = None
     prepared: bool = False
-    limits: Mapping[str, Limits] = field(default_factory=dict)
+    limits: Mapping[str, Limits] = {}
 
 
 ReleaseState = Literal["pending", "live", "failed"]
 
 
-@value
-class Extras:
+class Extras(Value):
     """What the repository's files say beyond the plan, kept with the release that was made from them."""
 
     scripts: Scripts = Scripts()
     cron: tuple[CronJob, ...] = ()
-    limits: Mapping[str, Limits] = field(default_factory=dict)
+    limits: Mapping[str, Limits] = {}
     volumes: tuple[Volume, ...] = ()
     strategy: Strategy | None = None
 
 
-@value
-class StoredRelease:
+class StoredRelease(Value):
     """addons: what plugins added to the environment. fingerprint: of all that makes it; the same one again is
     "unchanged". build_key: of all that went into its image."""
 
@@ -65,8 +61,7 @@ class StoredRelease:
     extras: Extras = Extras()
 
 
-@value
-class Request:
+class Request(Value):
     """What a deploy was asked to do; stored encrypted, since env holds secrets.
 
     limits: changes, by process type ("" is all), where 0 takes a limit back. volumes: all of them, None: as they
@@ -74,17 +69,16 @@ class Request:
     """
 
     options: DeployOptions = DeployOptions()
-    env: Mapping[str, Secret] = field(default_factory=dict)
+    env: Mapping[str, Secret] = {}
     unset: tuple[str, ...] = ()
-    quantities: Mapping[str, int] = field(default_factory=dict)
-    limits: Mapping[str, Limits] = field(default_factory=dict)
+    quantities: Mapping[str, int] = {}
+    limits: Mapping[str, Limits] = {}
     volumes: tuple[Volume, ...] | None = None
     version: int | None = None
     process: str = ""
 
 
-@value
-class Deploy:
+class Deploy(Value):
     id: int
     app: int
     kind: DeployKind
@@ -110,8 +104,7 @@ class Deploy:
 InstancePhase = Literal["new", "live", "retired"]
 
 
-@value
-class Instance:
+class Instance(Value):
     """phase: "new" belongs to its deploy, "live" to the reconciler, "retired" is on its way out.
 
     endpoint: the address it was given. found: where it listens instead. engine_restarts: how often the engine
@@ -150,8 +143,7 @@ class Instance:
         return self.found or self.endpoint
 
 
-@value
-class Work:
+class Work(Value):
     """A durable job: a plugin's hook or a clean-up, retried until it is done."""
 
     id: int

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from mini_core.errors import NotFound
 from mini_core.store.crypto import Cipher
 from mini_core.store.database import Database, Row
 from mini_core.store.records import Extras, ReleaseState, StoredRelease
-from mini_core.types import Image, Release, Secret, decode, encode, to_data
+from mini_core.types import Image, Release, Secret, decode, encode, replace, to_data
 
 
 class Releases:

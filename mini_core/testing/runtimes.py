@@ -9,7 +9,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import pytest
 
@@ -24,6 +23,7 @@ from mini_core.types import (
     Plan,
     Secret,
     Volume,
+    replace,
 )
 
 SERVER = """

@@ -13,14 +13,13 @@ import json
 import re
 import secrets
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mini_core import tarstream
 from mini_core.errors import BuildError, NotFound
 from mini_core.interfaces import Builder, BuildRequest, Job
-from mini_core.types import Image, Plan
+from mini_core.types import Image, Plan, replace
 from mini_docker import context, nginx
 from mini_docker.bases import Bases
 from mini_docker.dockerfile import SECRETS, Base, Rendered, Style, ignore_file, ignored, render

@@ -14,13 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mini_core.types import value
+from mini_core.types import Value
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
-@value
-class Vertex:
+class Vertex(Value):
     """A step of the build graph."""
 
     digest: str
@@ -31,8 +30,7 @@ class Vertex:
     error: str
 
 
-@value
-class Progress:
+class Progress(Value):
     """How far something within a vertex is, such as the download of a layer. In bytes."""
 
     vertex: str
@@ -42,8 +40,7 @@ class Progress:
     completed: bool
 
 
-@value
-class Output:
+class Output(Value):
     """What a step's command wrote. stream: 1 stdout, 2 stderr. Any part of a line."""
 
     vertex: str
@@ -51,8 +48,7 @@ class Output:
     data: bytes
 
 
-@value
-class Status:
+class Status(Value):
     vertexes: tuple[Vertex, ...]
     progress: tuple[Progress, ...]
     output: tuple[Output, ...]

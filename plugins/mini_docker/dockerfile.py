@@ -26,7 +26,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mini_core.types import Cache, Plan, Step, iter_env, value
+from mini_core.types import Cache, Plan, Step, Value, iter_env
 from mini_docker.nginx import CONFIG_NAME, START
 
 APP = "/app"
@@ -38,8 +38,7 @@ _FILES = re.compile(r"\.(txt|toml|lock|lockb|jsonc?|json5|ya?ml|cfg|ini|in|py|mo
 _BARE = re.compile(r"[A-Za-z0-9_./:@%+,=~^-]+")
 
 
-@value
-class Base:
+class Base(Value):
     """The images a toolchain became: `build` has its tools, `run` is the smallest that runs what they made.
 
     packages: what is to be installed into `build` because it stands in for a larger image.
@@ -50,8 +49,7 @@ class Base:
     packages: tuple[str, ...] = ()
 
 
-@value
-class Style:
+class Style(Value):
     """mounts: the engine has BuildKit. context: the source is below `src/`, beside mini's own files. secrets: a
     step that wants them gets mini/build.env. scope: prefix of the caches that belong to one app. labels: on every
     stage, for engines that leave intermediate images behind."""
@@ -60,7 +58,7 @@ class Style:
     context: bool = False
     secrets: bool = False
     scope: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = {}
 
 
 @dataclass
@@ -74,8 +72,7 @@ class _Stage:
         self.lines.append((instruction, step))
 
 
-@value
-class Rendered:
+class Rendered(Value):
     """The text, and where its instructions come from: `steps` maps (stage, position among what makes a layer) as
     BuildKit counts, `numbers` the position among all instructions as the classic builder counts."""
 

@@ -16,15 +16,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from packaging.version import InvalidVersion
 
 from mini_core import versions
-from mini_core.types import Plan, Toolchain, value
+from mini_core.types import Plan, Toolchain, Value
 from mini_docker.dockerfile import Base
 
 BARE = "debian:bookworm-slim"
 """What runs apps that need no toolchain, and what serves static sites."""
 
 
-@value
-class Family:
+class Family(Value):
     """A toolchain's images. versions: newest first; "3.13" stands for its newest patch release. build, run: image
     names with the version as `{}`. oldest_first: prefer the version that is asked for to newer ones that do."""
 
@@ -63,8 +62,7 @@ FAMILIES: Mapping[str, Family] = {
 }
 
 
-@value
-class Candidate:
+class Candidate(Value):
     """One way to satisfy a toolchain: images in order of preference. exact: it is what was asked for; otherwise
     the nearest that can be expected to do."""
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from math import ceil
 from pathlib import Path
 from typing import Any
 
 from mini_core.errors import Conflict, NotFound, StartError
 from mini_core.interfaces import Job, OneOff, Runtime
-from mini_core.types import Endpoint, InstanceSpec, InstanceStatus, LogLine, Secret
+from mini_core.types import Endpoint, InstanceSpec, InstanceStatus, LogLine, Secret, replace
 from mini_docker import containers
 from mini_docker.engine import Engine
 from mini_docker.logs import Followers, Logs, Written

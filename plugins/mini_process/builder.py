@@ -18,14 +18,13 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mini_core import tarstream
 from mini_core.errors import BuildError, NotFound, PlanError
 from mini_core.interfaces import BuildRequest, Job
-from mini_core.types import Image, Plan, Step, decode, encode, value
+from mini_core.types import Image, Plan, Step, Value, decode, encode, replace
 from mini_process import toolchains, transfers, trees
 from mini_process.folders import InstanceFolder, safe_name, write_atomically
 from mini_process.layout import Layout, base_environment, passed_on
@@ -35,8 +34,7 @@ DIGEST = 16  # hexadecimal digits of a folder's name
 CACHE_LIMIT = 5 << 30  # bytes of shared package caches, above which they are emptied
 
 
-@value
-class BuildRecord:
+class BuildRecord(Value):
     """build.json: says that a build is whole. layer: the one it was made from."""
 
     app: str
@@ -48,8 +46,7 @@ class BuildRecord:
     built_at: float
 
 
-@value
-class LayerRecord:
+class LayerRecord(Value):
     """layer.json: says that a layer is whole. paths: its files that hold its own path."""
 
     app: str

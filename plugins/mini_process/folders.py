@@ -14,7 +14,7 @@ from typing import TypeVar
 import msgspec
 
 from mini_core.errors import StartError
-from mini_core.types import Endpoint, InstanceSpec, Limits, decode, encode, value
+from mini_core.types import Endpoint, InstanceSpec, Limits, Value, decode, encode
 
 T = TypeVar("T")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
@@ -27,8 +27,7 @@ def safe_name(name: str) -> str:
     return name
 
 
-@value
-class Record:
+class Record(Value):
     """What is kept of an InstanceSpec: all but its environment, which is secret. image: its ref. restarts: how often
     it was started again."""
 
@@ -46,8 +45,7 @@ class Record:
     restarts: int = 0
 
 
-@value
-class State:
+class State(Value):
     """Written by the shim once the instance runs. shim: its pid, 0 where the controller holds the streams itself."""
 
     shim: int
@@ -55,8 +53,7 @@ class State:
     started_at: float
 
 
-@value
-class Exit:
+class Exit(Value):
     """Written by the shim when it has ended."""
 
     exit_code: int | None

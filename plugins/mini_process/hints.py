@@ -6,11 +6,10 @@ import re
 import shlex
 from collections.abc import Sequence
 
-from mini_core.types import value
+from mini_core.types import Value
 
 
-@value
-class Cause:
+class Cause(Value):
     """reason: a likely cause in a few words, or "". code: a stable word."""
 
     reason: str = ""
@@ -18,8 +17,7 @@ class Cause:
     code: str = "build"
 
 
-@value
-class _Rule:
+class _Rule(Value):
     """A pattern of a tool's output; reason and hint may use its groups as {0}, {1}."""
 
     pattern: str

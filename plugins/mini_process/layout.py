@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from mini_core.hookspecs import Context
-from mini_core.types import Image, Plan, value
+from mini_core.types import Image, Plan, Value
 
 _SYSTEM_PATH = (
     "/usr/local/sbin",
@@ -31,8 +31,7 @@ _SYSTEM_PATH = (
 )
 
 
-@value
-class Layout:
+class Layout(Value):
     """root: of all that is kept. cache: what may be lost."""
 
     platform: str

@@ -12,15 +12,14 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
-from mini_core.types import Endpoint, value
+from mini_core.types import Endpoint, Value
 from mini_process.shim import numbers_in_proc, pids_with_environment, resident
 
 LINUX = sys.platform.startswith("linux")
 _LISTEN = "0A"  # TCP_LISTEN in /proc/net/tcp (include/net/tcp_states.h)
 
 
-@value
-class Process:
+class Process(Value):
     """A line of /proc/PID/stat (proc(5)). ticks: of CPU time, user and system."""
 
     pid: int

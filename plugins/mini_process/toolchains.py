@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mini_core.errors import Unavailable
-from mini_core.types import Toolchain, value
+from mini_core.types import Toolchain, Value
 from mini_core.versions import best, order, relax, satisfies
 
 BARE = frozenset({"debian", "static"})
@@ -62,8 +62,7 @@ _INSTALL: Mapping[str, str] = {
 }
 
 
-@value
-class Tool:
+class Tool(Value):
     """An installed toolchain: its main executable and its version."""
 
     name: str
@@ -74,8 +73,7 @@ class Tool:
         return f"{self.name} {self.version} ({self.path})"
 
 
-@value
-class Choice:
+class Choice(Value):
     """tool: what was chosen; None for a toolchain that needs nothing. warning: why it is not exactly what was asked."""
 
     tool: Tool | None

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 
-from mini_core.types import InstanceStatus
+from mini_core.types import InstanceStatus, replace
 from mini_process import proc
 
 SHORTEST_WINDOW = 1.0  # seconds over which CPU use is averaged, at least

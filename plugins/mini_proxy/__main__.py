@@ -15,8 +15,9 @@ import os
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
+
+from mini_core.types import replace
 
 MAX_LOG = 1 << 20
 

@@ -9,14 +9,13 @@ from typing import Any
 import msgspec
 
 from mini_core.errors import ConfigError
-from mini_core.types import from_data, value
+from mini_core.types import Value, from_data
 
 CONTROLLER_TIMEOUT = 600.0
 """Seconds that the controller may take to begin an answer: some of its calls end when a job does."""
 
 
-@value
-class Options:
+class Options(Value):
     """Times in seconds, sizes in bytes.
 
     connect_timeout: for one instance. response_timeout: until a response begins, and between two of its parts.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from mini_core.types import value
+from mini_core.types import Value
 
 
-@value
-class Problem:
+class Problem(Value):
     """status, and what everyone may read: code (a stable word), title, detail. cause: for clients on this machine
     and for the router's log only. retry_after: seconds, 0 for none. api: always as JSON, for programs."""
 

@@ -203,7 +203,7 @@ class _Cut(Exception):
 
 
 def _with_options(settings: RouterSettings, options: Mapping[str, Any]) -> RouterSettings:
-    from dataclasses import replace
+    from mini_core.types import replace
 
     return replace(settings, options=options)
 

@@ -19,12 +19,11 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from mini_core.interfaces import BuildRequest
 from mini_core.testing import RecordingJob, write_files
-from mini_core.types import Cache, Endpoint, InstanceSpec, Plan, ProcessType, Secret, Step, Toolchain
+from mini_core.types import Cache, Endpoint, InstanceSpec, Plan, ProcessType, Secret, Step, Toolchain, replace
 from mini_docker.builder import DockerBuilder
 from mini_docker.engine import Engine
 from mini_docker.runtime import DockerRuntime

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,7 +17,7 @@ from mini_core.interfaces import EndpointSpec, Page
 from mini_core.paths import Paths
 from mini_core.server.app import create_app
 from mini_core.settings import Settings
-from mini_core.types import Check, Event, Limits, LogLine, Plan, ProcessType
+from mini_core.types import Check, Event, Limits, LogLine, Plan, ProcessType, replace
 
 KEY = "mini_right"
 Script = Callable[["FakeController", int], Iterator[api.DeployEvent]]

@@ -11,13 +11,13 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mini_core import api
 from mini_core.client import config
+from mini_core.types import replace
 from tests.cli.conftest import Mini
 from tests.cli.fake_platform import KEY, STORY, FakeController, FakeServer, said, step
 

@@ -15,14 +15,13 @@ import sys
 import tarfile
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mini_core import api
-from mini_core.types import encode
+from mini_core.types import encode, replace
 
 UNIX_ONLY = ("fcntl", "grp", "pwd", "resource", "termios", "tty")
 SERVER_ONLY = ("dataset", "docker", "flask", "mini_core.controller", "mini_core.engine", "mini_core.server", "waitress")

@@ -9,7 +9,6 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from mini_core.errors import MiniError, Unavailable
@@ -20,7 +19,7 @@ from mini_core.planning import Planned, make_plan
 from mini_core.plugins import load_plugins
 from mini_core.sources import FolderSource
 from mini_core.testing import RecordingJob
-from mini_core.types import Endpoint, Image, InstanceSpec, Plan, ProcessType, Secret, iter_env
+from mini_core.types import Endpoint, Image, InstanceSpec, Plan, ProcessType, Secret, iter_env, replace
 
 BUILD_SECONDS = 1200.0
 

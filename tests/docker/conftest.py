@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from mini_core.types import (
     Secret,
     Step,
     Toolchain,
+    replace,
 )
 from mini_docker.builder import DockerBuilder
 from mini_docker.engine import Engine

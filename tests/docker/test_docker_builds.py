@@ -6,14 +6,13 @@ import http.client
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mini_core.errors import BuildError, Cancelled
 from mini_core.testing import RecordingJob, until
-from mini_core.types import Dockerfile, Image, Plan, ProcessType, StaticSite, Step, Toolchain
+from mini_core.types import Dockerfile, Image, Plan, ProcessType, StaticSite, Step, Toolchain, replace
 from mini_docker.builder import DockerBuilder
 
 from .conftest import FILES, PYTHON, DockerPlatform

@@ -6,13 +6,12 @@ import http.client
 import re
 import signal
 import threading
-from dataclasses import replace
 
 import pytest
 
 from mini_core.errors import Conflict, NotFound, StartError
 from mini_core.testing import RecordingJob, until
-from mini_core.types import Endpoint, Image, InstanceSpec, Limits, Secret, Volume
+from mini_core.types import Endpoint, Image, InstanceSpec, Limits, Secret, Volume, replace
 from mini_docker.runtime import DockerRuntime
 
 from .conftest import DockerPlatform

@@ -5,11 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
-from dataclasses import replace
 
 import pytest
 
-from mini_core.types import Cache, EnvEntry, Plan, ProcessType, StaticSite, Step, Toolchain
+from mini_core.types import Cache, EnvEntry, Plan, ProcessType, StaticSite, Step, Toolchain, replace
 from mini_docker.builder import DockerBuilder
 from mini_docker.dockerfile import Base, Style, ignored, render
 from mini_docker.engine import Engine

@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 
 from mini_core.testing import until
-from mini_core.types import value
+from mini_core.types import Value
 from tests.e2e.platform import MiniPlatform
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 
 
-@value
-class Example:
+class Example(Value):
     """An example app: what is asked of it, what it must answer, what its log must hold after that."""
 
     name: str

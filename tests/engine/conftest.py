@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from mini_core.paths import Paths, find_paths
 from mini_core.plugins import Plugins
 from mini_core.settings import Settings
 from mini_core.testing import tar_of, until
-from mini_core.types import Limits
+from mini_core.types import Limits, replace
 from tests.engine.fakes import FakePlugin, World, ask
 
 

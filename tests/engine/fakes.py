@@ -20,7 +20,6 @@ import shlex
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -49,6 +48,7 @@ from mini_core.types import (
     Step,
     Strength,
     Target,
+    replace,
 )
 
 

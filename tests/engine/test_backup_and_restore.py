@@ -9,7 +9,6 @@ import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from mini_core.hooks import Hooks
 from mini_core.hookspecs import hookimpl
 from mini_core.plugins import Plugins
 from mini_core.testing import until
+from mini_core.types import replace
 from tests.engine.conftest import Lab
 from tests.engine.fakes import FakePlugin
 

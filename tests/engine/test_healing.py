@@ -75,7 +75,7 @@ def test_what_was_removed_by_hand_comes_back(lab: Lab):
 
 def test_a_stranger_with_our_label_is_removed(lab: Lab):
     lab.deploy(web=["serve", "hello"])
-    from dataclasses import replace
+    from mini_core.types import replace
 
     spec = replace(only(lab).spec, id="blog-v0-web-1-lost", command=("work",))
     lab.world.instances[spec.id] = Instance(spec)
@@ -151,7 +151,7 @@ def test_a_router_that_forgot_everything_gets_the_table_again(lab: Lab, monkeypa
 
 
 def test_a_router_that_has_seen_more_than_a_restored_store_is_caught_up_with(lab: Lab):
-    from dataclasses import replace
+    from mini_core.types import replace
 
     lab.deploy(web=["serve", "hello"])
     lab.controller.close()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from mini_core.errors import ConfigError, PlanError
@@ -26,6 +24,7 @@ from mini_core.types import (
     Step,
     Strength,
     Toolchain,
+    replace,
 )
 
 WEB = ProcessType(name="web", command=("run", "it"))

@@ -6,7 +6,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ import pytest
 from mini_core.errors import BuildError, Cancelled, MiniError, PlanError, Unavailable
 from mini_core.interfaces import BuildRequest
 from mini_core.testing import RecordingJob, until
-from mini_core.types import Cache, Dockerfile, Image, Plan, ProcessType, Step, Toolchain
+from mini_core.types import Cache, Dockerfile, Image, Plan, ProcessType, Step, Toolchain, replace
 from mini_process import proc, toolchains
 from mini_process.builder import ProcessBuilder
 from mini_process.hints import explain
@@ -25,11 +24,11 @@ RequestFor = Callable[..., BuildRequest]
 
 
 def shell(name: str, line: str, **changes: object) -> Step:
-    return replace(Step(name=name, argv=("sh", "-c", line)), **changes)  # type: ignore[arg-type]
+    return replace(Step(name=name, argv=("sh", "-c", line)), **changes)
 
 
 def plan_of(*steps: Step, **changes: object) -> Plan:
-    return replace(Plan(buildpack="test", steps=steps), **changes)  # type: ignore[arg-type]
+    return replace(Plan(buildpack="test", steps=steps), **changes)
 
 
 def app_of(layout: Layout, image: Image) -> Path:

@@ -12,14 +12,13 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mini_core.errors import NotFound, StartError
 from mini_core.testing import RecordingJob, free_port, until
-from mini_core.types import Image, InstanceSpec, Limits, Plan, Secret, Volume, encode
+from mini_core.types import Image, InstanceSpec, Limits, Plan, Secret, Volume, encode, replace
 from mini_process import proc
 from mini_process import runtime as runtime_module
 from mini_process.folders import InstanceFolder
@@ -46,7 +45,7 @@ def spec_for(image: Image) -> SpecFor:
             command=("python3", "-u", "-c", textwrap.dedent(script), *arguments),
             env={"GREETING": Secret("hello")},
         )
-        return replace(spec, **changes)  # type: ignore[arg-type]
+        return replace(spec, **changes)
 
     return make
 

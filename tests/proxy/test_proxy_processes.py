@@ -193,7 +193,7 @@ def test_two_controllers_that_start_at_once_get_one_router(tmp_path: Path, fresh
 
 
 def test_changed_settings_reach_the_workers_and_changed_addresses_the_sockets(fresh: Any, app: Any) -> None:
-    from dataclasses import replace
+    from mini_core.types import replace
 
     running = fresh(workers=1)
     running.serve(app(handler=lambda request: time.sleep(1.5)))
@@ -211,7 +211,7 @@ def test_changed_settings_reach_the_workers_and_changed_addresses_the_sockets(fr
 
 
 def test_a_port_in_use_is_named_with_who_holds_it(fresh: Any) -> None:
-    from dataclasses import replace
+    from mini_core.types import replace
 
     running = fresh(workers=1)
     running.router.stop()
@@ -233,7 +233,7 @@ def test_a_port_in_use_is_named_with_who_holds_it(fresh: Any) -> None:
 
 
 def test_both_loopbacks_are_served(fresh: Any, app: Any) -> None:
-    from dataclasses import replace
+    from mini_core.types import replace
 
     running = fresh(workers=1)
     running.settings = replace(
@@ -374,9 +374,8 @@ def test_a_folder_named_far_from_the_root_still_has_a_control_socket(tmp_path: P
 
 
 def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
-    from dataclasses import replace
-
     from mini_core.errors import ConfigError
+    from mini_core.types import replace
 
     settings = _settings_of(tmp_path / "s", (Endpoint(host="127.0.0.1", port=1),), tmp_path)
     with pytest.raises(ConfigError, match=r"plugins\.proxy\.max_bodies"):

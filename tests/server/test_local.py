@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from server_kit import Client, alive
 from mini_core.errors import Conflict, MiniError, Unavailable
 from mini_core.paths import Paths
 from mini_core.server import daemon, local, ports, state
+from mini_core.types import replace
 
 FAKE = (sys.executable, str(Path(__file__).parent / "fake_controller.py"))
 BROKEN = (sys.executable, str(Path(__file__).parent / "broken_server.py"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 from mini_buildpacks.go.artifacts import artifacts
 from mini_buildpacks.go.module import Module, read_module, read_work, vendored
@@ -13,7 +12,7 @@ from mini_buildpacks.go.packages import Sources, read_sources
 from mini_buildpacks.go.programs import Programs, choose_programs
 from mini_buildpacks.go.version import go_version
 from mini_core.interfaces import Source
-from mini_core.types import BuildSettings, Cache, EnvEntry, Evidence, Offer, Plan, Step, Strength, value
+from mini_core.types import BuildSettings, Cache, EnvEntry, Evidence, Offer, Plan, Step, Strength, Value, replace
 
 _CACHES = (Cache(name="go-build", variable="GOCACHE"), Cache(name="go-mod", variable="GOMODCACHE"))
 _MODULE_CACHE = (Cache(name="go-mod", variable="GOMODCACHE"),)
@@ -60,8 +59,7 @@ class GoBuildpack:
         return Offer(buildpack=self.name, strength=_strength(layout, programs), reason=_reason(layout), plan=plan)
 
 
-@value
-class Layout:
+class Layout(Value):
     """modules: the root's, or those that go.work uses; none for a tree without modules. vendor: it is complete."""
 
     manifest: str

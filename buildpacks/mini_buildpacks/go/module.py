@@ -5,19 +5,17 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import field
 
 from mini_core.errors import ConfigError
 from mini_core.interfaces import Source
-from mini_core.types import value
+from mini_core.types import Value
 
 _DIRECTIVE = re.compile(r"^([a-z]+)\b\s*(.*)$")
 _HEROKU = re.compile(r"(?m)^\s*//\s*\+heroku\s+(\w+)\s+(.+?)\s*$")
 _REPLACE = re.compile(r"(\S+)(?:\s+\S+)?\s*=>\s*(\S+)(?:\s+\S+)?")
 
 
-@value
-class Module:
+class Module(Value):
     """One go.mod. folder: where it is ("" is the root). requires: module path → version. local: module path →
     folder in the repository, from `replace`. heroku: Heroku's `// +heroku NAME TEXT` lines."""
 
@@ -25,9 +23,9 @@ class Module:
     path: str = ""
     go: str = ""
     toolchain: str = ""
-    requires: Mapping[str, str] = field(default_factory=dict)
-    local: Mapping[str, str] = field(default_factory=dict)
-    heroku: Mapping[str, str] = field(default_factory=dict)
+    requires: Mapping[str, str] = {}
+    local: Mapping[str, str] = {}
+    heroku: Mapping[str, str] = {}
 
     def file(self, name: str) -> str:
         return posixpath.join(self.folder, name)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from mini_core.types import value
+from mini_core.types import Value
 
 
-@value
-class Native:
+class Native(Value):
     """build: packages to compile with; run: packages that the program needs."""
 
     build: tuple[str, ...] = ()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from mini_core.interfaces import Source
+from mini_core.types import Value
 
 _PACKAGE = re.compile(r"(?m)^package\s+(\w+)")
 _MAIN = re.compile(r"(?m)^func\s+main\s*\(\s*\)")
@@ -23,8 +23,7 @@ LIMIT = 3000
 """Files that are read; a repository with more is judged by those."""
 
 
-@dataclass(frozen=True)
-class Sources:
+class Sources(Value):
     """mains: folders that hold a program, the root being "". tags: build tags that a program asks for and that a
     plain build leaves out. external: import paths that are no standard library's."""
 

@@ -12,7 +12,7 @@ from mini_buildpacks.go.module import Module
 from mini_buildpacks.go.packages import Sources
 from mini_buildpacks.pins import build_setting
 from mini_core.interfaces import Source
-from mini_core.types import BuildSettings, ProcessType, value
+from mini_core.types import BuildSettings, ProcessType, Value
 
 FAVOURITES = ("web", "server", "app", "api", "main", "http", "www", "serve", "backend")
 """Names that the program which serves usually has, most usual first."""
@@ -23,8 +23,7 @@ _HELPERS = re.compile(
 )
 
 
-@value
-class Programs:
+class Programs(Value):
     """folders: those that are built, the one for `web` first; names: of their executables in bin/."""
 
     folders: tuple[str, ...] = ()

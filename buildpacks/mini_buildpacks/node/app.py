@@ -13,7 +13,7 @@ from mini_buildpacks.node.managers import Manager
 from mini_buildpacks.node.package import Package
 from mini_buildpacks.node.scripts import commands, option, runs
 from mini_core.interfaces import Source
-from mini_core.types import Cache, EnvEntry, StaticSite, Step, value
+from mini_core.types import Cache, EnvEntry, StaticSite, Step, Value
 
 EXTENSIONS = ("js", "mjs", "cjs", "ts", "mts", "cts")
 _COMMENTS = re.compile(r"/\*.*?\*/|(?<![:\"'`\\])//[^\n]*", re.DOTALL)
@@ -97,8 +97,7 @@ BUILD_SCRIPTS = ("heroku-postbuild", "heroku-build", "build", "gcp-build")
 """The first that is there is run. Heroku's two take the place of `build` there too."""
 
 
-@value
-class Outcome:
+class Outcome(Value):
     """What a framework makes of the app: a site to serve, or a server to start.
 
     start: argv to start the server when no start script does; static: the built site, its root relative to the

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 
 from mini_buildpacks.node.app import App, Outcome
 from mini_buildpacks.node.building import build_steps, legacy_openssl
@@ -20,7 +19,7 @@ from mini_buildpacks.node.tools import missing_tools
 from mini_buildpacks.node.workspaces import Workspace, order_of_preference, read_workspace
 from mini_buildpacks.pins import build_setting
 from mini_core.interfaces import Source
-from mini_core.types import BuildSettings, EnvEntry, Evidence, Offer, Plan, ProcessType, Step, Strength, value
+from mini_core.types import BuildSettings, EnvEntry, Evidence, Offer, Plan, ProcessType, Step, Strength, Value, replace
 
 _LOOSE = ("server", "index", "app", "main")
 _LOOSE_EXTENSIONS = (".js", ".mjs", ".cjs", ".ts")
@@ -66,8 +65,7 @@ class NodeBuildpack:
         return Offer(buildpack=self.name, strength=strength, reason=reason, plan=plan)
 
 
-@value
-class Chosen:
+class Chosen(Value):
     """The app of a repository, how it starts, and the others that could have been taken."""
 
     app: App

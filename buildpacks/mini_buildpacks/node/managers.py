@@ -14,7 +14,7 @@ from mini_buildpacks.node.package import Package, load_yaml, table
 from mini_buildpacks.node.runtime import understood
 from mini_buildpacks.pins import Wish, build_setting, mise_version
 from mini_core.interfaces import Source
-from mini_core.types import BuildSettings, Cache, Step, value
+from mini_core.types import BuildSettings, Cache, Step, Value
 from mini_core.versions import satisfies
 
 TOOLS = ".mini/tools"
@@ -47,8 +47,7 @@ _LAUNCHER = "yarn@1.22.22"
 """Hands over to the yarn at `yarnPath`, whatever its version, on any Node."""
 
 
-@value
-class Manager:
+class Manager(Value):
     """A package manager as this app uses it.
 
     pin: the version that the app asks for, as written ("" where it names none). source: the file that made the

@@ -11,13 +11,12 @@ from collections.abc import Iterable, Mapping
 
 from mini_buildpacks.node.package import Package
 from mini_core.interfaces import Source
-from mini_core.types import value
+from mini_core.types import Value
 
 _COMPILER = ("g++", "make", "python3")
 
 
-@value
-class Native:
+class Native(Value):
     """build: packages to compile it with. run: packages that the running app needs."""
 
     build: tuple[str, ...] = ()

@@ -15,7 +15,7 @@ from mini_buildpacks.node.package import Package
 from mini_buildpacks.pins import MISE, Wish, build_setting, mise_tool, tool_version
 from mini_core.errors import PlanError
 from mini_core.interfaces import Source
-from mini_core.types import BuildSettings, Toolchain, value
+from mini_core.types import BuildSettings, Toolchain, Value
 from mini_core.versions import satisfies
 
 DEFAULT = "24"
@@ -24,8 +24,7 @@ DEFAULT = "24"
 MAJORS = tuple(str(major) for major in range(4, 31))
 
 
-@value
-class NodeVersion:
+class NodeVersion(Value):
     """What was decided. version: a range, "" for no preference of major other than `DEFAULT`."""
 
     version: str

@@ -10,7 +10,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 
-from mini_core.types import value
+from mini_core.types import Value
 
 _SEPARATORS = re.compile(r"&&|\|\||[;&|\n]")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*")
@@ -88,8 +88,7 @@ _HARMLESS = {
 _FILES_OF = {"patch-package": ("patches",), "prisma": ("prisma", "prisma.config.ts", "schema.prisma")}
 
 
-@value
-class Lifecycle:
+class Lifecycle(Value):
     """What the root's own install scripts need.
 
     scripts: those that are set, in the order in which they run. files: what they read, where that is known.

@@ -10,7 +10,7 @@ from mini_buildpacks.elsewhere import app_engine, other_platforms
 from mini_buildpacks.node.app import App, Outcome, quoted
 from mini_buildpacks.node.package import table
 from mini_buildpacks.node.scripts import is_dev_server, is_watcher, runs
-from mini_core.types import StaticSite, value
+from mini_core.types import StaticSite, Value
 
 _OWN_SERVERS = {
     "next": ("next", "start"),
@@ -26,8 +26,7 @@ _TYPESCRIPT = (".ts", ".mts", ".cts", ".tsx")
 _BUILT = re.compile(r"(?:^|/)(?:dist|build|lib|out|output|\.output|bin|compiled|public|server)/")
 
 
-@value
-class Start:
+class Start(Value):
     """command: argv, or static: a site. source: where that is from. Both empty: there is nothing to start."""
 
     command: tuple[str, ...] = ()

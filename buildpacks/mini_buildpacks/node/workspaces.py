@@ -12,14 +12,13 @@ from collections.abc import Iterable, Mapping
 from mini_buildpacks.node.package import Package, load_yaml, parse, read_package, strings, table
 from mini_core.errors import ConfigError
 from mini_core.interfaces import Source
-from mini_core.types import value
+from mini_core.types import Value
 
 FAVOURITES = ("web", "www", "site", "website", "app", "frontend", "client", "server", "api", "backend")
 """Names that the main app of several usually has, most usual first."""
 
 
-@value
-class Workspace:
+class Workspace(Value):
     """The root's package and its members, by path."""
 
     root: Package

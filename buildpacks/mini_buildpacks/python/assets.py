@@ -7,10 +7,9 @@ server of its own is left alone: then the two are rivals, and evidence decides.
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 from mini_core.interfaces import Source
-from mini_core.types import BuildSettings, Evidence, Plan, Step
+from mini_core.types import BuildSettings, Evidence, Plan, Step, replace
 
 _BUILDS = ("build", "heroku-postbuild", "build:prod", "build:production")
 

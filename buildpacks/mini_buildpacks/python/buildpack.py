@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from mini_buildpacks import elsewhere
 from mini_buildpacks.python import assets, hooks, system
@@ -26,6 +26,7 @@ from mini_core.types import (
     ProcessType,
     Strength,
     Toolchain,
+    replace,
 )
 
 _PYTHON_COMMAND = re.compile(

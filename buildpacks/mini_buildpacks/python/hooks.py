@@ -6,10 +6,9 @@ https://devcenter.heroku.com/articles/python-support (pre_compile and post_compi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from mini_core.interfaces import Source
-from mini_core.types import Step
+from mini_core.types import Step, replace
 
 PRE, POST = "bin/pre_compile", "bin/post_compile"
 
