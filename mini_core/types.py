@@ -10,6 +10,7 @@ stored. Values that are stored carry `schema`, raised when a field changes its m
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from enum import IntEnum
 from types import MappingProxyType
@@ -96,14 +97,30 @@ def _decode_hook(kind: type, item: Any) -> Any:
     raise NotImplementedError(f"cannot decode {kind.__name__}")
 
 
+_decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
+_first_use = threading.Lock()
+
+
+def _decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
+    """Made by one thread at a time: msgspec keeps what it finds out about a class with the class, unfinished at
+    first, and crashes where another thread comes upon that."""
+    found = _decoders.get(kind)
+    if found is None:
+        with _first_use:
+            found = _decoders[kind] = msgspec.json.Decoder(kind, dec_hook=_decode_hook)
+    return found
+
+
 def decode(kind: type[T], data: bytes | str) -> T:
     """A value from its JSON. Unknown fields are ignored. Raises msgspec.ValidationError naming the path."""
-    return msgspec.json.decode(data, type=kind, dec_hook=_decode_hook)
+    return _decoder(kind).decode(data)
 
 
-def from_data(kind: type[T], data: Any) -> T:
-    """A value from plain data. Raises msgspec.ValidationError naming the path."""
-    return msgspec.convert(data, type=kind, dec_hook=_decode_hook)
+def from_data(kind: type[T], data: Any, *, strict: bool = True) -> T:
+    """A value from plain data. strict: no number or flag is read from a string. Raises msgspec.ValidationError naming
+    the path."""
+    _decoder(kind)
+    return msgspec.convert(data, type=kind, strict=strict, dec_hook=_decode_hook)
 
 
 # --- Plan ------------------------------------------------------------------------------------------------------

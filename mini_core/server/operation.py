@@ -6,12 +6,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeVar
 
-import msgspec
-
 from mini_core import api
 from mini_core.controller import Controller
 from mini_core.errors import Denied
-from mini_core.types import Value, replace
+from mini_core.types import Value, from_data, replace
 
 T = TypeVar("T")
 
@@ -95,7 +93,7 @@ def query_of(kind: type[T], given: Mapping[str, str]) -> T:
     """A query's parameters as a value: "1", "true" and "" (given without a value) are true for a flag."""
     flags = {name for name, hint in kind.__annotations__.items() if hint in ("bool", bool)}
     data = {name: True if name in flags and text == "" else text for name, text in given.items()}
-    return msgspec.convert(data, type=kind, strict=False)
+    return from_data(kind, data, strict=False)
 
 
 def masked(env: Mapping[str, str]) -> dict[str, str]:
