@@ -23,7 +23,7 @@ from mini_core.engine.once import run_once
 from mini_core.engine.parts import Parts
 from mini_core.engine.routing import Publisher, target_of
 from mini_core.engine.specs import processes_of, spec_of
-from mini_core.errors import Conflict, MiniError, Unavailable
+from mini_core.errors import Cancelled, Conflict, MiniError, Unavailable
 from mini_core.manifest import shell
 from mini_core.planning import Planned, require_start
 from mini_core.releases import Draft
@@ -80,9 +80,16 @@ class Pipeline:
         self.drain(team)
 
     def resume(self, stored: StoredRelease) -> None:
-        """Goes on where the release command ran when this process ended."""
+        """Goes on where the release command ran when the last process ended."""
         self.run_release_command(stored)
         self.go_live(stored)
+
+    def finish(self, stored: StoredRelease) -> None:
+        """Goes on behind ROUTED, where the last process ended. The reconciler drains what was retired."""
+        self.routed = True
+        if self.deploy.step == "routed":
+            self.run_postdeploy(stored)
+        self.drain(rollout.Team())
 
     # --- received → planned → built
 
@@ -211,14 +218,14 @@ class Pipeline:
         return self.store.releases.get(self.app.id, self.app.release)
 
     def run_release_command(self, stored: StoredRelease) -> None:
-        """What runs once in the new image, with the new environment, before it takes traffic."""
-        if self.deploy.kind not in ("deploy", "rollback"):
+        """What runs once in the new image, with the new environment, before it takes traffic: as on Heroku, the release
+        command also for a changed environment."""
+        if self.deploy.kind not in ("deploy", "rollback", "env", "addon"):
             return
-        script = stored.extras.scripts.dokku_predeploy
+        script = stored.extras.scripts.dokku_predeploy if self.deploy.kind in ("deploy", "rollback") else ""
         release = stored.release.process("release")
         for name, command in (("predeploy", shell(script) if script else ()), ("release", release and release.command)):
             if command:
-                self.job.emit(f"Running {name} command", kind="info")
                 try:
                     run_once(self.parts, self.job, self.app, stored, name, command, f"{name}-failed")
                 except MiniError as error:
@@ -313,7 +320,7 @@ class Pipeline:
         if self._stopped_at is not None:
             gap = time.monotonic() - self._stopped_at
             self.job.emit(f"Requests waited for {gap:.1f} s while the releases changed over", kind=self._stopping_said)
-        rollout.supervise(self.parts, team)
+        self.nudge()
         self._push()
 
     def _commit(self, stored: StoredRelease, team: rollout.Team) -> None:
@@ -376,17 +383,19 @@ class Pipeline:
     # --- afterwards
 
     def run_postdeploy(self, stored: StoredRelease) -> None:
-        """app.json's scripts for a release that is live: at every deploy, and once for the app. They cannot fail it."""
+        """app.json's scripts for a release that is live: once, for the app's first, and at every deploy. They cannot
+        fail it."""
         if self.deploy.kind != "deploy":
             return
         scripts = stored.extras.scripts
-        first = "" if self.store.apps.by_id(self.app.id).prepared else scripts.postdeploy
-        for name, line in (("postdeploy", first), ("dokku-postdeploy", scripts.dokku_postdeploy)):
+        first = self.store.releases.live_before(self.app.id, stored.release.version) is None
+        once = scripts.postdeploy if first else ""
+        for name, line in (("postdeploy", once), ("dokku-postdeploy", scripts.dokku_postdeploy)):
             if not line:
                 continue
-            self.job.emit(f"Running {name} script", kind="info")
             try:
                 run_once(self.parts, self.job, self.app, stored, name, shell(line), f"{name}-failed")
+            except Cancelled:
+                raise
             except MiniError as error:
                 self.job.emit(f"{error.message} The release is live all the same.", kind="warning")
-        self.store.apps.change(self.app.id, prepared=1)

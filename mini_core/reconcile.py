@@ -16,7 +16,7 @@ from contextlib import suppress
 from functools import partial
 
 from mini_core.engine.collect import Collectors
-from mini_core.engine.health import SETTLED, probe
+from mini_core.engine.health import SETTLED, own_check, probe
 from mini_core.engine.job import QuietJob
 from mini_core.engine.parts import Parts
 from mini_core.engine.routing import Publisher, target_of
@@ -162,7 +162,7 @@ class Reconciler:
         elif verdict == "restarted" and status is not None:
             self._came_back(app, item, status)
         elif verdict == "adopt" and status is not None:
-            self._act_on_running(app, item)
+            self._act_on_running(app, item, status)
 
     def _act_on_one_shot(self, item: Instance, status: InstanceStatus | None) -> None:
         if status is None:
@@ -197,7 +197,9 @@ class Reconciler:
                 self._store.events.add("instance.crashed", "platform", app.name, data)
         self._next_probe.pop(item.id, None)
 
-    def _act_on_running(self, app: App, item: Instance) -> None:
+    def _act_on_running(self, app: App, item: Instance, status: InstanceStatus) -> None:
+        if item.healthy and not status.supervised:
+            self._do(f"supervise {item.id}", lambda: self._parts.runtime.supervise(item.id))
         now, age = time.monotonic(), time.time() - (item.started_at or item.created_at)
         if item.next_try is not None and not item.healthy and item.next_try <= time.time():
             return self._do(item.id, lambda: self._revive(app, item))  # it runs, but answers no more
@@ -210,7 +212,7 @@ class Reconciler:
         first = now + random.uniform(0.2, 1.0) * PATHLESS_INTERVAL if item.healthy else now
         if now >= self._next_probe.setdefault(item.id, first):
             self._next_probe[item.id] = now + 3600.0  # until the answer is there
-            self._do(f"probe {item.id}", lambda: self._probe(app, item))
+            self._do(f"probe {item.id}", lambda: self._probe(app, item, status))
         return None
 
     def _do(self, name: str, work: Callable[[], None]) -> None:
@@ -303,13 +305,15 @@ class Reconciler:
 
     # --- health
 
-    def _probe(self, app: App, item: Instance) -> None:
+    def _probe(self, app: App, item: Instance, status: InstanceStatus) -> None:
         address = item.address
         stored = self._store.releases.get(app.id, item.release)
         health = stored.release.plan.health
         if address is None:
             return
         answer = probe(address, health.path, self._parts.hosts(app)[0])
+        if answer.ok and status.health == "unhealthy":
+            answer = own_check(status)
         interval = health.interval if health.path else max(health.interval, PATHLESS_INTERVAL)
         if answer.ok:
             self._failures.pop(item.id, None)
@@ -331,9 +335,8 @@ class Reconciler:
                 return
             self._store.instances.change(item.id, healthy=1, routed=1, next_try=None)
             self._store.meta.next_generation()
-        with suppress(MiniError):
-            self._parts.runtime.supervise(item.id)
         self._publisher.push()
+        self._wake.set()
 
     def _unhealthy(self, app: App, item: Instance, detail: str) -> None:
         crash = crashed(item, None, time.time())

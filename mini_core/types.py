@@ -410,7 +410,7 @@ class InstanceSpec(Value):
     id: chosen by the core, unique, used as the thing's name, so that starting it twice finds it instead. env: all
     of it, PORT included. endpoint: where a web process is to be reached; None for the others. labels: at least
     `mini.platform`, `mini.app`, `mini.release`, `mini.process`, `mini.instance`. grace: seconds from SIGTERM to
-    SIGKILL. supervised: restart it when it ends (the core turns this on once it is healthy).
+    SIGKILL.
     """
 
     id: str
@@ -440,8 +440,9 @@ class InstanceStatus(Value):
 
     exit_code: None while it runs; 128+N, with `signal` N, when a signal ended it. oom: the kernel ended it for
     want of memory. endpoint: where it can be reached. listening: ports seen open in it (host, port), where the
-    runtime can tell. memory in bytes, cpu in cores, both averages of the last seconds where known. health: what the
-    image's own health check says, where it has one.
+    runtime can tell. memory in bytes, cpu in cores, both averages of the last seconds where known. supervised: it
+    comes back by the engine's own means, or the engine has none. health: what the image's own health check says, where
+    it has one that counts; health_detail: its last words.
     """
 
     id: str
@@ -460,7 +461,9 @@ class InstanceStatus(Value):
     listening: tuple[Endpoint, ...] | None = None
     memory: int | None = None
     cpu: float | None = None
+    supervised: bool = True
     health: Literal["", "starting", "healthy", "unhealthy"] = ""
+    health_detail: str = ""
 
 
 # --- Routes ----------------------------------------------------------------------------------------------------

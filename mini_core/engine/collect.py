@@ -125,10 +125,12 @@ class Collectors:
         """Starts collectors for those that exist and have none."""
         there = set(existing)
         for item in instances:
-            if item.id in there and item.kind != "release":
+            if item.id in there:
                 self.ensure(item)
 
     def ensure(self, item: Instance) -> None:
+        if item.kind == "release":
+            return  # its lines are the deploy's
         with self._lock:
             if item.id not in self._collectors:
                 app = self._parts.store.apps.by_id(item.app)
@@ -139,9 +141,10 @@ class Collectors:
         """Before an instance is removed: its last words are stored."""
         self.ensure(item)
         with self._lock:
-            collector = self._collectors.pop(item.id)
-        collector.finish()
-        collector.stop()
+            collector = self._collectors.pop(item.id, None)
+        if collector is not None:
+            collector.finish()
+            collector.stop()
 
     def close(self) -> None:
         with self._lock:

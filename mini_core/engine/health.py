@@ -1,7 +1,8 @@
 """When an instance is healthy, and where it listens.
 
 An instance is healthy when its health path answers below 400, or, without one, when its port answers at all: a port
-that merely accepts connections may have nothing behind it. What listens decides: an app that ignores PORT is found.
+that merely accepts connections may have nothing behind it. Where its image has a health check that counts, that has
+to succeed, too. What listens decides: an app that ignores PORT is found.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ from mini_core.engine.failures import InstanceFailed, ended
 from mini_core.interfaces import Runtime
 from mini_core.types import Endpoint, InstanceSpec, InstanceStatus, LogLine, Value
 
+CONNECT_TIMEOUT = 1.0
+"""Seconds for a connection: to a container that has just ended it would take the machine three to see that."""
+
 PROBE_TIMEOUT = 5.0
-"""Seconds for one probe, connecting included."""
+"""Seconds for the answer to a probe."""
 
 HEADERS = {"User-Agent": "mini-health", "Connection": "close"}
 
@@ -31,18 +35,22 @@ SETTLED = 2.0
 
 
 class Answer(Value):
-    """Of a probe. status: of the HTTP answer, if there was one. detail: for an error message."""
+    """Of a probe. status: of the HTTP answer, if there was one. detail: for an error message. own_check: it is that of
+    the image's own health check."""
 
     ok: bool
     detail: str
     status: int | None = None
     refused: bool = False
+    own_check: bool = False
 
 
 def probe(address: Endpoint, path: str, host: str, timeout: float = PROBE_TIMEOUT) -> Answer:
     """One GET. Without a path any answer is good, and "/" is asked for; a redirect counts as an answer."""
-    connection = http.client.HTTPConnection(address.host, address.port, timeout=timeout)
+    connection = http.client.HTTPConnection(address.host, address.port, timeout=CONNECT_TIMEOUT)
     try:
+        connection.connect()
+        connection.sock.settimeout(timeout)
         connection.request("GET", path or "/", headers={"Host": host, **HEADERS})
         status = connection.getresponse().status
     except ConnectionRefusedError:
@@ -58,6 +66,12 @@ def probe(address: Endpoint, path: str, host: str, timeout: float = PROBE_TIMEOU
     finally:
         connection.close()
     return Answer(ok=not path or status < 400, detail=f"it answered {status}", status=status)
+
+
+def own_check(status: InstanceStatus) -> Answer:
+    """What the image's own check says."""
+    detail = f"its HEALTHCHECK does not succeed: {status.health_detail}".rstrip(": ")
+    return Answer(ok=status.health in ("", "healthy"), detail=detail, own_check=True)
 
 
 def is_loopback(host: str) -> bool:
@@ -125,18 +139,17 @@ class Watch:
     def _probe(self, endpoint: Endpoint, status: InstanceStatus) -> Healthy | None:
         path = self.spec.plan.health.path
         self._last = probe(endpoint, path, self._host)
-        if self._last.ok:
-            self._listening = status.listening or ()
-            return self._healthy(None)
         self._listening = status.listening or ()
+        if self._last.ok:
+            return self._well(None, status)
         if not self._last.refused or not status.listening:
             self._elsewhere_since = None
             return None
-        return self._elsewhere(endpoint, status.listening)
+        return self._elsewhere(endpoint, status)
 
-    def _elsewhere(self, endpoint: Endpoint, listening: Sequence[Endpoint]) -> Healthy | None:
+    def _elsewhere(self, endpoint: Endpoint, status: InstanceStatus) -> Healthy | None:
         """It listens, but not where it was told to."""
-        now = self._clock()
+        now, listening = self._clock(), status.listening or ()
         self._elsewhere_since = self._elsewhere_since or now
         waited = now - self._elsewhere_since
         reachable = [found for item in listening if (found := self._reachable(item, endpoint))]
@@ -149,7 +162,7 @@ class Watch:
         for found in self._likeliest(reachable):
             self._last = probe(found, self.spec.plan.health.path, self._host)
             if self._last.ok:
-                return self._healthy(found)
+                return self._well(found, status)
         return None
 
     def _reachable(self, item: Endpoint, endpoint: Endpoint) -> Endpoint | None:
@@ -163,6 +176,14 @@ class Watch:
     def _likeliest(self, found: Iterable[Endpoint]) -> list[Endpoint]:
         declared = (self.spec.plan.port, *self.spec.image.ports)
         return sorted(set(found), key=lambda item: (item.port not in declared, item.port, item.host))
+
+    def _well(self, found: Endpoint | None, status: InstanceStatus) -> Healthy | None:
+        """It answers; what its image says counts, too."""
+        own = own_check(status)
+        if own.ok:
+            return self._healthy(found)
+        self._last = own
+        return None
 
     def _healthy(self, found: Endpoint | None) -> Healthy:
         warnings = []
@@ -199,13 +220,13 @@ class Watch:
         )
 
     def _too_late(self) -> InstanceFailed:
-        health, seconds = self.spec.plan.health, f"{self.spec.plan.health.timeout:.0f} s"
+        path, seconds = self.spec.plan.health.path, f"{self.spec.plan.health.timeout:.0f} s"
         if not self._last.refused:
-            where = health.path or "its port"
+            where = f"GET {path}: " if path else ""
             return InstanceFailed(
-                f"{self.name} was not healthy within {seconds}: {where}: {self._last.detail}.",
+                f"{self.name} was not healthy within {seconds}: {where}{self._last.detail}.",
                 code="unhealthy",
-                hint="A health path has to answer below 400." if health.path else "It has to answer HTTP requests.",
+                hint=_advice(path, self._host, self._last),
                 tail=self._tail(),
             )
         port = self.spec.endpoint.port if self.spec.endpoint else 0
@@ -217,3 +238,16 @@ class Watch:
             hint="Listen on $PORT; for a slow start, raise [health] timeout in mini.toml.",
             tail=self._tail(),
         )
+
+
+def _advice(path: str, host: str, last: Answer) -> str:
+    """What to do about an app that answers, but not well."""
+    if last.own_check:
+        return 'Mend the HEALTHCHECK, or have a path asked for instead: [health] path = "/" in mini.toml.'
+    if last.status is None:
+        return "It has to answer HTTP requests; for a slow start, raise [health] timeout in mini.toml."
+    if last.status == 400:
+        return f"Does it accept the host name {host} (Django: ALLOWED_HOSTS)?"
+    if last.status >= 500:
+        return "Its own lines say why; mini run -- COMMAND tries things out in the release that runs."
+    return f"{path} has to answer below 400: name another one as [health] path in mini.toml."

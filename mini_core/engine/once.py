@@ -17,18 +17,20 @@ from mini_core.types import InstanceStatus, LogLine
 def run_once(
     parts: Parts, job: DeployJob, app: App, stored: StoredRelease, name: str, command: Sequence[str], code: str
 ) -> None:
-    """Runs the command in the release's image, its output in the deploy's log, and forgets the instance.
+    """Runs the command in the release's image, its output in the deploy's log.
 
-    name: as which it appears ("release", "predeploy"). One that this deploy has started before is attached to, or,
-    where it has ended, only asked how. Raises InstanceFailed with `code` where it does not end with 0.
+    name: as which it appears ("release", "postdeploy"). One that this deploy has started before is attached to, or,
+    where it has ended, only asked how; so its instance stays, to be removed by the reconciler once the deploy is
+    over. Raises InstanceFailed with `code` where it does not end with 0.
     """
     found = parts.store.instances.find(app=app.id, deploy=job.deploy.id, process=name, kind="release")
     item = found[0] if found else new_instance(parts, app, stored, name, 1, "release", deploy=job.deploy.id)
-    try:
-        _judge(name, code, _outcome(parts, job, app, stored, item, command, fresh=not found))
-    finally:
-        parts.runtime.remove(item.id)
-        parts.store.instances.delete(item.id)
+    if not found:
+        job.emit(f"Running the {name} command", kind="info")
+    failed = _outcome(parts, job, app, stored, item, command, fresh=not found)
+    if failed is not None:
+        failed.code = failed.code if failed.code == "interrupted" else code
+        raise failed
 
 
 def _outcome(
@@ -41,15 +43,15 @@ def _outcome(
     *,
     fresh: bool,
 ) -> InstanceFailed | None:
-    """None where it ended well; how it ended is written down before anything is removed."""
+    """None where it ended well."""
     if item.exit_code == 0:
         return None
-    name, memory = item.process, limits_of(parts, stored, item.process).memory
+    name, memory = f"The {item.process} command", limits_of(parts, stored, item.process).memory
     if not fresh and parts.runtime.status(item.id) is None:
         return InstanceFailed(
             f"{name} was interrupted, and is not run twice.",
             code="interrupted",
-            hint="See how far it came, and deploy again.",
+            hint=f"See how far it came: mini deploys show {job.deploy.id} --log",
         )
     parts.runtime.start(spec_of(parts, app, stored, item, command=command), job)
     with follow(parts, item.id, lambda line: job.emit(line.text)) as lines:
@@ -69,19 +71,6 @@ def _wait(parts: Parts, job: DeployJob, item: Instance) -> InstanceStatus | None
             return status
         if parts.runtime.status(item.id) is None:
             return None
-
-
-def _judge(name: str, code: str, failed: InstanceFailed | None) -> None:
-    if failed is None:
-        return
-    raise InstanceFailed(
-        f"The {name} command failed: {failed.message}",
-        code=failed.code if failed.code == "interrupted" else code,
-        hint=failed.hint,
-        tail=failed.tail,
-        exit_code=failed.exit_code,
-        signal=failed.signal,
-    )
 
 
 class follow(contextlib.AbstractContextManager[list[LogLine]]):  # noqa: N801 - reads as a statement

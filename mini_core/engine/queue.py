@@ -20,7 +20,7 @@ from mini_core.engine.routing import Publisher
 from mini_core.errors import Cancelled, Conflict, MiniError, NotFound
 from mini_core.releases import prune_images
 from mini_core.store.deploys import FINISHED
-from mini_core.store.records import App, Deploy, Request
+from mini_core.store.records import App, Deploy, Request, StoredRelease
 from mini_core.types import to_data
 
 log = logging.getLogger(__name__)
@@ -246,7 +246,7 @@ class DeployQueue:
 
     def recover(self) -> bool:
         """Ends what was under way when the last process ended: forward after ROUTED, back before it, except where
-        a release command was running, which is attached to again. Whether there was anything."""
+        a release command was running. Commands that run are attached to again. Whether there was anything."""
         interrupted = [deploy for deploy in self._store.deploys.unfinished() if deploy.state == "running"]
         for deploy in interrupted:
             self._recover(deploy)
@@ -260,15 +260,10 @@ class DeployQueue:
 
     def _recover(self, deploy: Deploy) -> None:
         if deploy.step in ("routed", "drained"):
-            self._journal.add(deploy.id, "info", "The controller was restarted; the release is live")
-            self._remove_archive(deploy)
-            return self._end(deploy, "done", step="done")
-        command = self._store.instances.find(app=deploy.app, deploy=deploy.id, kind="release", phase="new")
-        if deploy.step == "released" and command and deploy.release is not None:
-            stored = self._store.releases.get(deploy.app, deploy.release)
-            self._journal.add(deploy.id, "info", "The controller was restarted; the release command goes on")
-            with self._lock:
-                return self._spawn(deploy, lambda pipeline: pipeline.resume(stored))
+            return self._resume(deploy, "the release is live", Pipeline.finish)
+        made = self._store.instances.find(app=deploy.app, deploy=deploy.id, phase="new")
+        if deploy.step == "released" and made and all(item.kind == "release" for item in made):
+            return self._resume(deploy, "the release command goes on", Pipeline.resume)
         self.roll_back(deploy)
         failure = Failure(
             code="interrupted",
@@ -278,6 +273,13 @@ class DeployQueue:
         )
         self._remove_archive(deploy)
         return self._end(deploy, "failed", failure)
+
+    def _resume(self, deploy: Deploy, what: str, work: Callable[[Pipeline, StoredRelease], None]) -> None:
+        assert deploy.release is not None
+        stored = self._store.releases.get(deploy.app, deploy.release)
+        self._journal.add(deploy.id, "info", f"The controller was restarted; {what}")
+        with self._lock:
+            self._spawn(deploy, lambda pipeline: work(pipeline, stored))
 
     def close(self) -> None:
         """No further deploy starts; what is under way is left as a crash would leave it, and the next controller

@@ -129,9 +129,9 @@ def find_volume(volumes: tuple[Volume, ...], target: str) -> Volume:
 
 def previous_version(parts: Parts, app: App) -> int:
     """The last release before the current one that went live. Raises Conflict where there is none."""
-    for stored in parts.store.releases.all(app.id):
-        if stored.state == "live" and app.release is not None and stored.release.version < app.release:
-            return stored.release.version
+    before = parts.store.releases.live_before(app.id, app.release or 0)
+    if before is not None:
+        return before
     raise Conflict(f"{app.name} has no earlier release.", hint="mini releases lists them.", code="no-release")
 
 

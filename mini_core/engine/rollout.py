@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from mini_core.engine.health import Healthy, Watch
 from mini_core.engine.parts import Parts
 from mini_core.engine.specs import new_instance, processes_of, spec_of
-from mini_core.errors import MiniError
 from mini_core.interfaces import Job
 from mini_core.store.records import App, Instance, StoredRelease
 from mini_core.types import Endpoint, InstanceSpec, Value
@@ -99,15 +98,6 @@ def wait_healthy(parts: Parts, app: App, specs: Mapping[str, InstanceSpec], job:
 def cannot_overlap(parts: Parts, old: tuple[Instance, ...]) -> bool:
     """Whether old instances hold a port that new ones would want too: they ignore PORT, and share the machine's."""
     return "side-by-side-ports" not in parts.runtime.abilities and any(item.found for item in old)
-
-
-def supervise(parts: Parts, team: Team) -> None:
-    """From now on the engine may restart them, too; where it can't, the reconciler does."""
-    for item in team.new:
-        try:
-            parts.runtime.supervise(item.id)
-        except MiniError:
-            continue
 
 
 def addresses(team: Team) -> tuple[Endpoint, ...]:

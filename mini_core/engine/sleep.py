@@ -105,8 +105,8 @@ class Sleeper:
             self._store.meta.next_generation()
             self._store.events.add("app.awake", "platform", app.name)
         self._woken[app.id] = time.time()
-        rollout.supervise(self._parts, team)
         self._publisher.push()
+        self._nudge()
 
     @property
     def waking(self) -> frozenset[int]:

@@ -16,7 +16,7 @@ from mini_core.types import Limits, Secret, Volume, encode, from_data
 
 
 def _app(row: Row) -> App:
-    flags = {name: bool(row[name]) for name in ("asleep", "maintenance", "hold", "prepared")}
+    flags = {name: bool(row[name]) for name in ("asleep", "maintenance", "hold")}
     return from_data(App, row | flags | {"limits": msgspec.json.decode(row["limits"])})
 
 

@@ -16,8 +16,8 @@ AppPhase = Literal["new", "running", "stopped", "destroying"]
 class App(Value):
     """handle: the name it was created with, by which runtimes, labels and folders know it; a rename leaves it.
 
-    hold: its requests wait while instances that cannot run side by side change over. prepared: its one-time
-    postdeploy script has run. limits: what the user set, by process type ("" is all).
+    hold: its requests wait while instances that cannot run side by side change over. limits: what the user set, by
+    process type ("" is all).
     """
 
     id: int
@@ -31,7 +31,6 @@ class App(Value):
     hold: bool = False
     release: int | None = None
     deployed_at: float | None = None
-    prepared: bool = False
     limits: Mapping[str, Limits] = {}
 
 
@@ -93,7 +92,6 @@ class Deploy(Value):
     base_url: str = ""
     archive: str = ""
     digest: str = ""
-    old_release: int | None = None
     release: int | None = None
     generation: int | None = None
     unchanged: bool = False

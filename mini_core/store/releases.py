@@ -45,6 +45,15 @@ class Releases:
         """Newest first."""
         return tuple(self._stored(app, row) for row in self._db.find("releases", app=app, order="-version"))
 
+    def live_before(self, app: int, version: int) -> int | None:
+        """The version of the newest release before this one that took traffic."""
+        rows = self._db.query(
+            "SELECT MAX(version) AS version FROM releases WHERE app = :app AND state = 'live' AND version < :version",
+            app=app,
+            version=version,
+        )
+        return None if rows[0]["version"] is None else int(rows[0]["version"])
+
     def with_build_key(self, app: int, build_key: str) -> StoredRelease | None:
         """The newest release whose image was made from the same things and is still kept."""
         rows = self._db.find("releases", app=app, build_key=build_key, image_kept=1, order="-version")

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from mini_core.types import Endpoint, InstanceSpec, InstanceState, InstanceStatus
+from mini_docker.healthchecks import last_line
 from mini_docker.network import PORT
 
 MEMORY = 512 * 1024 * 1024
@@ -19,6 +20,9 @@ PIDS = 1024
 CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID")
 """What images need that start as root, prepare their folders and then become another user. No raw sockets, no
 device nodes, no changing of root folders."""
+
+POLICY = {"Name": "unless-stopped"}
+"""Of containers that were healthy once."""
 
 LOGS = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "5"}}
 
@@ -73,6 +77,8 @@ def config(
         made["Cmd"] = list(command)
     elif command != spec.image.command:
         made["Entrypoint"] = list(command)  # its own, written as a line of shell
+    if not spec.endpoint or spec.plan.health.path:
+        made["Healthcheck"] = {"Test": ["NONE"]}  # the image's own is for web, and a path is preferred to it
     if spec.endpoint and published:
         made["ExposedPorts"] = {f"{inner}/tcp": {}}
         made["HostConfig"]["PortBindings"] = {f"{inner}/tcp": [_published(spec.endpoint)]}
@@ -181,13 +187,26 @@ def status(found: Mapping[str, Any]) -> InstanceStatus:
         signal=code - 128 if code is not None and 128 < code <= 192 else None,
         oom=ended and bool(state.get("OOMKilled")),
         restarts=int(found.get("RestartCount") or 0),
+        supervised=found["HostConfig"]["RestartPolicy"]["Name"] == POLICY["Name"],
         health=_health(state),
+        health_detail=_last_words(state),
     )
 
 
 def _health(state: Mapping[str, Any]) -> Literal["", "starting", "healthy", "unhealthy"]:
     said = (state.get("Health") or {}).get("Status", "")
     return said if state["Status"] == "running" and said in ("starting", "healthy", "unhealthy") else ""
+
+
+def _last_words(state: Mapping[str, Any]) -> str:
+    checks = (state.get("Health") or {}).get("Log") or [{}]
+    return last_line(str(checks[-1].get("Output", "")))
+
+
+def health_check(found: Mapping[str, Any]) -> list[str]:
+    """The command of the container's health check."""
+    kind, *words = (found["Config"].get("Healthcheck") or {}).get("Test") or ("NONE",)
+    return {"CMD": words, "CMD-SHELL": ["/bin/sh", "-c", *words]}.get(kind, [])
 
 
 def timestamp(text: str) -> float | None:

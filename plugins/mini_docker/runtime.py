@@ -18,6 +18,7 @@ from mini_core.interfaces import Job, OneOff, Runtime
 from mini_core.types import Endpoint, InstanceSpec, InstanceStatus, LogLine, Secret, replace
 from mini_docker import containers
 from mini_docker.engine import Engine
+from mini_docker.healthchecks import HealthChecks
 from mini_docker.logs import Followers, Logs, Written
 from mini_docker.machine import Usage, listening, parse
 from mini_docker.network import Network, outside
@@ -46,6 +47,7 @@ class DockerRuntime(Runtime):
         self._volumes = Volumes(engine, platform)
         self._usage = Usage()
         self._followers = Followers()
+        self._health = HealthChecks(self._output)
 
     def check(self) -> None:
         with self._engine.reached():
@@ -65,7 +67,7 @@ class DockerRuntime(Runtime):
     def supervise(self, instance: str) -> None:
         if self._find(instance):
             with self._engine.reached():
-                self._engine.api.update_container(instance, restart_policy={"Name": "unless-stopped"})
+                self._engine.api.update_container(instance, restart_policy=containers.POLICY)
 
     def attach(self, spec: InstanceSpec, job: Job) -> OneOff:
         job.check()
@@ -171,6 +173,7 @@ class DockerRuntime(Runtime):
         import docker.errors
 
         client = self._engine.api
+        self._health.forget(container)
         with self._engine.reached():
             try:
                 if running:
@@ -266,20 +269,30 @@ class DockerRuntime(Runtime):
         ports = listening(pid)
         if ports is None and thorough:
             ports = self._ask_inside(found["Id"])
-        return replace(status, memory=memory, cpu=cpu, listening=_outer(ports, status, found))
+        status = replace(status, memory=memory, cpu=cpu, listening=_outer(ports, status, found))
+        return self._checked(status, found) if thorough and status.health == "starting" else status
+
+    def _checked(self, status: InstanceStatus, found: Mapping[str, Any]) -> InstanceStatus:
+        well, said = self._health.look(found["Id"], containers.health_check(found))
+        return replace(status, health="healthy" if well else "starting", health_detail=said)
 
     def _ask_inside(self, container: str) -> tuple[Endpoint, ...] | None:
         """Open ports, by a command in the container; None where the image has no `cat`."""
+        _, text = self._output(container, ["cat", "/proc/net/tcp", "/proc/net/tcp6"])
+        return parse([text]) if "local_address" in text else None
+
+    def _output(self, container: str, command: Sequence[str]) -> tuple[int | None, str]:
+        """Exit code and output of a command in the container; no code where it cannot be run."""
         import docker.errors
 
         client = self._engine.api
         try:
             with self._engine.reached():
-                made = client.exec_create(container, ["cat", "/proc/net/tcp", "/proc/net/tcp6"], stderr=False)
-                text = client.exec_start(made["Id"]).decode("ascii", "replace")
-        except docker.errors.APIError:
-            return None
-        return parse([text]) if "local_address" in text else None
+                made = client.exec_create(container, list(command))
+                text = client.exec_start(made["Id"]).decode("utf-8", "replace")
+                return client.exec_inspect(made["Id"])["ExitCode"], text
+        except docker.errors.APIError as error:
+            return None, str(error.explanation or error)
 
     # --- what there is
 

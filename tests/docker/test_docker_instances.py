@@ -6,12 +6,14 @@ import http.client
 import re
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
 from mini_core.errors import Conflict, NotFound, StartError
 from mini_core.testing import RecordingJob, until
-from mini_core.types import Endpoint, Image, InstanceSpec, Limits, Secret, Volume, replace
+from mini_core.types import Endpoint, Health, Image, InstanceSpec, Limits, Plan, Secret, Volume, replace
 from mini_docker.runtime import DockerRuntime
 
 from .conftest import DockerPlatform
@@ -184,7 +186,9 @@ def test_an_image_that_is_gone_is_named(platform: DockerPlatform) -> None:
 
 def test_the_engine_restarts_what_is_supervised_and_only_that(platform: DockerPlatform, run) -> None:
     spec = run(script="import time; time.sleep(0.3); print('again'); exit(3)")
+    assert not platform.runtime.status(spec.id).supervised
     platform.runtime.supervise(spec.id)
+    assert platform.runtime.status(spec.id).supervised
     status = until(lambda: (s := platform.runtime.status(spec.id)) and s.restarts >= 2 and s, what="two restarts")
     assert status.state in ("starting", "running")
     lines: list[str] = []
@@ -198,6 +202,39 @@ def test_the_engine_restarts_what_is_supervised_and_only_that(platform: DockerPl
     platform.runtime.remove(spec.id)
     thread.join(10)
     assert lines == written, "a follower sees every run's lines once"
+
+
+@pytest.fixture
+def checked_image(platform: DockerPlatform, python_image: Image) -> Iterator[Image]:
+    """With a health check of its own, that succeeds once /tmp/well is there."""
+    api = platform.engine.api
+    made = api.create_container(python_image.ref, labels={"mini.platform": platform.id})["Id"]
+    check = "HEALTHCHECK CMD test -e /tmp/well || { echo not yet; false; }"
+    image = api.commit(made, repository="mini/checked", tag=platform.id, changes=[check])["Id"]
+    api.remove_container(made)
+    yield Image(kind="docker", builder="docker", ref=image)
+    api.remove_image(f"mini/checked:{platform.id}", force=True)
+
+
+def test_the_images_own_health_check_is_asked_for_at_once(platform: DockerPlatform, run, checked_image: Image) -> None:
+    spec = run(script="import time; time.sleep(60)", image=checked_image, web=True)
+    late = until(lambda: (s := platform.runtime.status(spec.id)) and s.health_detail and s, what="its last line")
+    assert (late.health, late.health_detail) == ("starting", "not yet")
+    with closing(platform.runtime.exec(spec.id, ("touch", "/tmp/well"), tty=False, env={})) as touch:
+        assert touch.wait() == 0
+    until(lambda: platform.runtime.status(spec.id).health == "healthy", what="its health", seconds=5)
+    platform.runtime.remove(spec.id)
+
+
+def test_a_health_path_is_preferred_to_the_images_own_check(
+    platform: DockerPlatform, run, checked_image: Image
+) -> None:
+    plan = Plan(buildpack="dockerfile", health=Health(path="/up"))
+    by_path = run(script="import time; time.sleep(60)", image=checked_image, web=True, plan=plan)
+    worker = run(script="import time; time.sleep(60)", image=checked_image)
+    assert [platform.runtime.status(spec.id).health for spec in (by_path, worker)] == ["", ""]
+    for spec in (by_path, worker):
+        platform.engine.api.remove_container(spec.id, force=True)
 
 
 def test_sigterm_reaches_an_app_that_a_shell_started_with_others(platform: DockerPlatform, run) -> None:

@@ -22,7 +22,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mini_core.errors import BuildError, NotFound, StartError, Unavailable
 from mini_core.hookspecs import Context, hookimpl
@@ -164,6 +164,7 @@ class World:
         self.import_error = ""
         self.builds = 0
         self.starts: dict[str, int] = {}
+        self.supervised: set[str] = set()
         self.table = RouteTable(generation=0)
         self.tables: list[RouteTable] = []
         self.router_runs = False
@@ -174,6 +175,7 @@ class World:
         self.addons: dict[str, str] = {}
         self.gone: list[str] = []
         self.engine_gone = False
+        self.health: Literal["", "starting", "healthy", "unhealthy"] = ""
         self.destroy_error = ""
         self.hold_starts = threading.Event()
         self.hold_starts.set()
@@ -226,7 +228,7 @@ class FakeRuntime:
         return status
 
     def supervise(self, instance: str) -> None:
-        return
+        self._reached().supervised.add(instance)
 
     def stop(self, instance: str, *, grace: float) -> None:
         if item := self._reached().instances.get(instance):
@@ -255,6 +257,9 @@ class FakeRuntime:
             signal=9 if item.oom else None,
             oom=item.oom,
             listening=item.listening,
+            supervised=spec.id in self._world.supervised,
+            health=self._world.health,
+            health_detail="curl: (22) 500" if self._world.health == "unhealthy" else "",
         )
 
     def list(self) -> tuple[InstanceStatus, ...]:

@@ -64,6 +64,19 @@ def test_the_last_lines_and_the_exit_code_are_kept(lab: Lab):
     )
 
 
+def test_what_the_images_own_health_check_says_counts(lab: Lab):
+    lab.deploy(web=["serve", "old"])
+    lab.world.health = "unhealthy"
+    failure = lab.deploy(web=["serve", "new"], timeout=0.3).failure
+    assert failure is not None
+    assert (failure.code, failure.step) == ("unhealthy", "healthy")
+    assert "its HEALTHCHECK does not succeed: curl: (22) 500" in failure.message
+    assert "[health] path" in failure.hint
+    assert lab.get() == (200, "old")
+    lab.world.health = "healthy"
+    assert lab.deploy(web=["serve", "new"]).state == "done"
+
+
 def test_a_likely_cause_is_named(lab: Lab):
     failure = lab.deploy(web=["exit", "1", "ModuleNotFoundError: No module named 'flask'"]).failure
     assert failure is not None

@@ -231,8 +231,10 @@ def test_the_release_command_runs_once_with_the_new_environment_before_traffic(l
     info = lab.controller.deploys("blog")[0]
     assert "migrated 3 tables" in lab.lines(info)
     assert lab.world.starts["release"] == 1
-    lab.set_env(COLOUR="crimson")
+    lab.ended(lab.controller.restart("blog", "me"))
     assert lab.world.starts["release"] == 1
+    lab.set_env(COLOUR="crimson")
+    assert lab.world.starts["release"] == 2
     lab.at_rest()
 
 

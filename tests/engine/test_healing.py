@@ -102,6 +102,30 @@ def test_an_instance_that_stops_answering_leaves_the_routes_and_is_restarted(lab
     assert lab.world.instances[sick.spec.id] is not sick
 
 
+def test_what_the_engine_would_not_restart_is_put_under_its_care(lab: Lab):
+    lab.deploy(web=["serve", "hello"])
+    until(lambda: lab.world.supervised == {only(lab).spec.id}, what="supervision")
+    lab.controller.close()
+    lab.world.supervised.clear()  # as where the controller was killed between the routes and this
+    lab.open()
+    until(lambda: lab.world.supervised == {only(lab).spec.id}, what="supervision again", seconds=2)
+
+
+def test_what_its_own_health_check_calls_unhealthy_is_restarted_though_it_answers(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("mini_core.reconcile.PATHLESS_INTERVAL", 0.05)
+    monkeypatch.setattr("mini_core.reconcile.RETRY_PROBE", 0.05)
+    lab.deploy(web=["serve", "hello"], interval=0.05)
+    first = only(lab)
+    lab.world.health = "unhealthy"
+    until(lambda: lab.events("instance.restarted"), what="the restart")
+    assert first.removed and lab.get() == (200, "hello")
+    assert lab.events("instance.unhealthy")[0].data["detail"] == "its HEALTHCHECK does not succeed: curl: (22) 500"
+    lab.world.health = "starting"  # its first check may be far off: that it answers is enough
+    until(lambda: lab.controller.ps("blog")[0].state == "running", what="health")
+
+
 def test_the_last_instance_is_never_unrouted_only_restarted(lab: Lab):
     lab.deploy(web=["serve", "hello"])
     generation = lab.world.table.generation
