@@ -121,9 +121,10 @@ class Builder(Protocol):
     def remove(self, image: Image) -> None:
         """Removes the image; nothing happens where it is gone already."""
 
-    def prune(self, keep: Collection[Image]) -> int:
-        """Removes what this platform built and no longer needs (half-built leftovers, images not in keep).
-        Returns the bytes freed, as far as known."""
+    def prune(self, keep: Collection[Image], apps: Collection[str]) -> int:
+        """Removes what this platform built and no longer needs: half-built leftovers, images not in keep, caches of
+        apps other than these, and what of caches is too much. No build is under way. Returns the bytes freed, as far
+        as known."""
 
     def export(self, image: Image) -> Iterator[bytes]:
         """All that another platform needs to run the image, for `import_`. Raises NotFound where it is gone."""

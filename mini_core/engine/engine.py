@@ -53,7 +53,7 @@ class Engine:
             parts,
             self.publisher,
             self.collectors,
-            also=(self._populate, self.queue.expire, self.sleeper.check, self.cron.check, self.housekeeper.clean),
+            also=(self._populate, self.queue.expire, self.sleeper.check, self.cron.check, self.housekeeper.check),
             waking=lambda: self.sleeper.waking,
         )
         self._platforms: list[PluginPlatform] = []
@@ -151,6 +151,7 @@ class Engine:
         self.reconciler.close()
         self._store.meta.set("down", "yes")
         self._store.events.add("platform.stopped", "platform")
+        self.housekeeper.clear()
         with suppress(MiniError):
             self.parts.runtime.shutdown()
         self.parts.router.stop()

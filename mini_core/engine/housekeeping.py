@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import shutil
+import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 
 from mini_core.engine import restore
@@ -19,7 +19,7 @@ from mini_core.store.records import App, Work
 
 log = logging.getLogger(__name__)
 
-EVERY = 3600.0
+EVERY = 300.0
 """Seconds between clean-ups."""
 
 KEPT_EVENTS = 50_000
@@ -34,6 +34,7 @@ class Housekeeper:
         self._publisher = publisher
         self._queue = queue
         self._due = time.monotonic() + 60.0
+        self._cleaning = threading.Lock()
 
     def kinds(self) -> dict[str, Callable[[Work], None]]:
         return {
@@ -71,6 +72,7 @@ class Housekeeper:
         with self._store.transaction():
             add_hook_jobs(self._parts, "mini_app_destroy", app.name, {"app": app.name})
             self._store.apps.delete(app.id)
+        self.clean_soon()
 
     def remove_volume(self, job: Work) -> None:
         """Once no instance uses it any more; a deploy that failed leaves it."""
@@ -95,21 +97,46 @@ class Housekeeper:
     # --- cleaning up
 
     def clean_soon(self) -> None:
-        """A deploy was interrupted: what it has half built is a leftover."""
+        """A deploy was interrupted, or an app is gone: what it has built is a leftover."""
         self._due = time.monotonic()
 
+    def check(self) -> None:
+        """Cleans up when it is time to, in a thread of its own: removing much takes long."""
+        if time.monotonic() >= self._due and not self._cleaning.locked():
+            self._due = time.monotonic() + EVERY
+            threading.Thread(target=self._clean_safely, name="housekeeping", daemon=True).start()
+
+    def _clean_safely(self) -> None:
+        try:
+            self.clean()
+        except Exception:
+            log.exception("cleaning up failed")
+
     def clean(self) -> None:
-        """Once an hour: builds that nobody needs, uploads and work folders without a deploy, old events."""
-        if time.monotonic() < self._due:
-            return
-        self._due = time.monotonic() + EVERY
-        self._store.events.prune(KEPT_EVENTS)
-        if not self._store.deploys.unfinished():
-            keep = self._store.releases.kept_images()
-            for builder in self._parts.builders.values():
-                with suppress(MiniError):
-                    builder.prune([image for image in keep if image.builder == builder.name])
-        self.clean_folders()
+        """Builds that nobody needs, uploads and work folders without a deploy, old events."""
+        with self._cleaning:
+            self._store.events.prune(KEPT_EVENTS)
+            self.clean_folders()
+            if not self._store.deploys.unfinished():
+                self._prune_builds()
+
+    def clear(self) -> None:
+        """Without any app, nothing that was built is of use."""
+        if not self._store.apps.all():
+            with self._cleaning:
+                self._prune_builds()
+
+    def _prune_builds(self) -> None:
+        keep = self._store.releases.kept_images()
+        apps = [app.name for app in self._store.apps.all()]
+        for builder in self._parts.builders.values():
+            try:
+                freed = builder.prune([image for image in keep if image.builder == builder.name], apps)
+            except MiniError as error:
+                log.warning("what %s has built could not be cleaned up: %s", builder.name, error)
+            else:
+                if freed:
+                    log.info("removed %d MB that %s had built", freed // 1_000_000, builder.name)
 
     def clean_folders(self) -> None:
         """Uploads that wait for no deploy, and what an interrupted one has unpacked."""

@@ -369,7 +369,7 @@ def _remove(parts: Parts, platform: str, runtime_name: str, handles: list[str], 
         runtime.shutdown()
         for builder in builders.values():
             if builder.produces in runtime.accepts:
-                builder.prune(())
+                builder.prune((), ())
 
 
 def restore_plugin(parts: Parts, job: Work) -> None:

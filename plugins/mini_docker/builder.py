@@ -68,7 +68,7 @@ class DockerBuilder(Builder):
     def remove(self, image: Image) -> None:
         self._remove(image.ref)
 
-    def prune(self, keep: Collection[Image]) -> int:
+    def prune(self, keep: Collection[Image], apps: Collection[str]) -> int:  # noqa: ARG002
         kept = {image.ref for image in keep}
         with self._engine.reached():
             found = self._engine.api.images(filters=self._engine.own(self._platform), all=False)

@@ -95,7 +95,7 @@ class ProcessBuilder:
         if folder.parent == self._layout.builds:
             _remove_build(folder)
 
-    def prune(self, keep: Collection[Image]) -> int:
+    def prune(self, keep: Collection[Image], apps: Collection[str]) -> int:  # noqa: ARG002 - all apps share the caches
         wanted = {self._layout.build_of(image).name for image in keep} | self._in_use()
         freed = 0
         with self._guard:

@@ -130,7 +130,7 @@ class Mini:
 
     def clean(self) -> None:
         self._runtime.shutdown()
-        self.builder.prune(())
+        self.builder.prune((), ())
 
 
 def timed(what: Callable[[], None]) -> float:

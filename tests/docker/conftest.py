@@ -107,7 +107,7 @@ class DockerPlatform:
         self.runtime.destroy("blog")
         self.runtime.destroy("contract")
         self.runtime.shutdown()
-        self.builder.prune(())
+        self.builder.prune((), ())
 
 
 @pytest.fixture(scope="session")

@@ -282,7 +282,7 @@ def test_only_this_platforms_images_are_pruned_and_those_to_keep_stay(
         kept, _ = one.build(plan, make_source({"app.py": "1"}))
         gone, _ = one.build(plan, make_source({"app.py": "2"}))
         foreign, _ = other.build(plan, make_source({"app.py": "3"}))
-        assert one.builder.prune([kept]) > 0
+        assert one.builder.prune([kept], ["blog"]) > 0
         found = [one.builder.exists(image) for image in (kept, gone, foreign)]
         assert found == [True, False, True]
         assert {"mini.platform": one.id, "mini.app": "blog"}.items() <= engine.api.inspect_image(kept.ref)["Config"][

@@ -160,6 +160,7 @@ class World:
     def __init__(self) -> None:
         self.instances: dict[str, Instance] = {}
         self.images: set[str] = set()
+        self.caches: set[str] = set()
         self.volumes: dict[tuple[str, str], bytes] = {}
         self.import_error = ""
         self.builds = 0
@@ -179,6 +180,8 @@ class World:
         self.destroy_error = ""
         self.hold_starts = threading.Event()
         self.hold_starts.set()
+        self.hold_prune = threading.Event()
+        self.hold_prune.set()
 
     def of(self, app: str) -> list[Instance]:
         return [item for item in self.instances.values() if item.spec.app == app]
@@ -341,6 +344,7 @@ class FakeBuilder:
                 raise BuildError(f"{step.name} failed", step=step.name, hint="Mend it.", tail=lines)
         self._world.builds += 1
         self._world.images.add(request.id)
+        self._world.caches.add(request.app)
         return Image(kind="fake", builder="fake", ref=request.id)
 
     def exists(self, image: Image) -> bool:
@@ -349,8 +353,10 @@ class FakeBuilder:
     def remove(self, image: Image) -> None:
         self._world.images.discard(image.ref)
 
-    def prune(self, keep: Collection[Image]) -> int:
+    def prune(self, keep: Collection[Image], apps: Collection[str]) -> int:
+        self._world.hold_prune.wait(10)
         self._world.images &= {image.ref for image in keep}
+        self._world.caches &= set(apps)
         return 0
 
     def export(self, image: Image) -> Iterator[bytes]:

@@ -237,7 +237,7 @@ def test_pruning_keeps_what_is_asked_for_and_its_layer_and_counts_what_it_frees(
     half = layout.builds / "0123456789abcdef"
     half.mkdir()
     (half / "part").write_bytes(b"x" * 5000)
-    assert builder.prune([kept]) >= 5000
+    assert builder.prune([kept], ["blog"]) >= 5000
     assert builder.exists(kept) and not builder.exists(old) and not half.exists()
     assert len(list(layout.layers.iterdir())) == 1
     assert builder.build(request_for(plan, {"lock.txt": "1"}), RecordingJob()) == kept
