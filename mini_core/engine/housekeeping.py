@@ -131,12 +131,9 @@ class Housekeeper:
         apps = [app.name for app in self._store.apps.all()]
         for builder in self._parts.builders.values():
             try:
-                freed = builder.prune([image for image in keep if image.builder == builder.name], apps)
+                builder.prune([image for image in keep if image.builder == builder.name], apps)
             except MiniError as error:
                 log.warning("what %s has built could not be cleaned up: %s", builder.name, error)
-            else:
-                if freed:
-                    log.info("removed %d MB that %s had built", freed // 1_000_000, builder.name)
 
     def clean_folders(self) -> None:
         """Uploads that wait for no deploy, and what an interrupted one has unpacked."""

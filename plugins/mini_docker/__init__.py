@@ -2,7 +2,8 @@
 
 Settings, `[plugins.docker]` in server.toml: `builder = "classic"` does without BuildKit; `addresses = "published"`
 publishes ports on 127.0.0.1 even where containers can be reached by address; `memory` (MB) and `pids` are the limits
-of instances that have none of their own.
+of instances that have none of their own; `cache_gb` (10) is what builds may leave in BuildKit's cache, `cache_days`
+(14) how long it is kept without a use.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from mini_core.hookspecs import Context, hookimpl
 from mini_core.interfaces import Builder, CheckRun, Runtime
 
 if TYPE_CHECKING:
+    from mini_docker.cache import BuildCache
     from mini_docker.engine import Engine
     from mini_docker.network import Network
 
@@ -25,6 +27,7 @@ class DockerPlugin:
         self._made: Engine | None = None
         self._images: Mapping[str, str] = {}
         self._network: Network | None = None
+        self._cache: BuildCache | None = None
 
     @property
     def _engine(self) -> Engine:
@@ -37,9 +40,12 @@ class DockerPlugin:
     @hookimpl
     def mini_build(self, context: Context) -> Iterable[Builder]:
         from mini_docker.builder import DockerBuilder
+        from mini_docker.cache import BuildCache
 
         self._images = context.images
-        return [DockerBuilder(self._engine, context.platform, context.images, _settings(context))]
+        settings = _settings(context)
+        self._cache = BuildCache(self._engine, context.data / "plugins" / "docker", settings)
+        return [DockerBuilder(self._engine, context.platform, context.images, settings, cache=self._cache)]
 
     @hookimpl
     def mini_run(self, context: Context) -> Iterable[Runtime]:
@@ -53,7 +59,7 @@ class DockerPlugin:
     def mini_doctor(self) -> Iterable[CheckRun]:
         from mini_docker.checks import Checks
 
-        return [Checks(self._engine, self._images, self._network)]
+        return [Checks(self._engine, self._images, self._network, self._cache)]
 
 
 def _settings(context: Context) -> Mapping[str, Any]:

@@ -22,6 +22,7 @@ from mini_core.interfaces import Builder, BuildRequest, Job
 from mini_core.types import Image, Plan, replace
 from mini_docker import context, nginx
 from mini_docker.bases import Bases
+from mini_docker.cache import BuildCache
 from mini_docker.dockerfile import SECRETS, Base, Rendered, Style, ignore_file, ignored, render
 from mini_docker.engine import Engine
 from mini_docker.images import offline
@@ -38,12 +39,19 @@ class DockerBuilder(Builder):
     produces = "docker"
 
     def __init__(
-        self, engine: Engine, platform: str, images: Mapping[str, str], settings: Mapping[str, Any] | None = None
+        self,
+        engine: Engine,
+        platform: str,
+        images: Mapping[str, str],
+        settings: Mapping[str, Any] | None = None,
+        *,
+        cache: BuildCache,
     ) -> None:
         """settings: `[plugins.docker]`; `builder = "classic"` does without BuildKit."""
         self._engine, self._platform, self._images = engine, platform, images
         self._classic = (settings or {}).get("builder") == "classic"
         self._bases = Bases(engine, images)
+        self._cache = cache
 
     def render(self, plan: Plan) -> dict[str, str]:
         if plan.dockerfile:
@@ -68,7 +76,10 @@ class DockerBuilder(Builder):
     def remove(self, image: Image) -> None:
         self._remove(image.ref)
 
-    def prune(self, keep: Collection[Image], apps: Collection[str]) -> int:  # noqa: ARG002
+    def prune(self, keep: Collection[Image], apps: Collection[str]) -> int:
+        return self.prune_images(keep) + self._cache.prune(apps)
+
+    def prune_images(self, keep: Collection[Image]) -> int:
         kept = {image.ref for image in keep}
         with self._engine.reached():
             found = self._engine.api.images(filters=self._engine.own(self._platform), all=False)
@@ -184,7 +195,11 @@ class DockerBuilder(Builder):
             asked["nocache"] = 1
         headers = {"Content-Type": "application/x-tar"}
         self._engine.api._set_auth_headers(headers)
-        narrator = (BuildkitNarrator if buildkit else ClassicNarrator)(job, rendered)
+        narrator = (
+            BuildkitNarrator(job, rendered, self._cache.noting(request.app))
+            if buildkit
+            else ClassicNarrator(job, rendered)
+        )
         try:
             for item in self._engine.stream("/build", asked, job, body=body, headers=headers):
                 narrator.take(item)

@@ -20,13 +20,13 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 class Vertex(Value):
-    """A step of the build graph."""
+    """A step of the build graph. started, completed: seconds since 1970 by the engine's clock, 0 before that."""
 
     digest: str
     name: str
     cached: bool
-    started: bool
-    completed: bool
+    started: float
+    completed: float
     error: str
 
 
@@ -122,8 +122,8 @@ def _vertex(message: bytes) -> Vertex:
         digest=_text(texts, 1),
         name=_text(texts, 3),
         cached=bool(numbers.get(4)),
-        started=5 in texts,
-        completed=6 in texts,
+        started=_seconds(texts.get(5)),
+        completed=_seconds(texts.get(6)),
         error=_text(texts, 7),
     )
 
@@ -137,6 +137,12 @@ def _progress(message: bytes) -> Progress:
 def _output(message: bytes) -> Output:
     numbers, texts = _known(message)
     return Output(vertex=_text(texts, 1), stream=numbers.get(3, 1), data=texts.get(4, b""))
+
+
+def _seconds(timestamp: bytes | None) -> float:
+    """Of google.protobuf.Timestamp: 1 seconds, 2 nanoseconds."""
+    numbers = _known(timestamp)[0] if timestamp else {}
+    return numbers.get(1, 0) + numbers.get(2, 0) / 1e9
 
 
 def _text(texts: dict[int, bytes], number: int) -> str:

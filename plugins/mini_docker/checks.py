@@ -9,6 +9,7 @@ from typing import Literal
 
 from mini_core.errors import MiniError, Unavailable
 from mini_core.types import Check, Toolchain
+from mini_docker.cache import BuildCache
 from mini_docker.engine import Engine
 from mini_docker.images import BARE, FAMILIES, candidates
 from mini_docker.network import Network
@@ -19,10 +20,16 @@ LEAST = 5e9
 
 
 class Checks:
-    """images: `[images]` of server.toml. network: the platform's."""
+    """images: `[images]` of server.toml. network, cache: the platform's."""
 
-    def __init__(self, engine: Engine, images: Mapping[str, str], network: Network | None = None) -> None:
-        self._engine, self._images, self._network_ = engine, images, network
+    def __init__(
+        self,
+        engine: Engine,
+        images: Mapping[str, str],
+        network: Network | None = None,
+        cache: BuildCache | None = None,
+    ) -> None:
+        self._engine, self._images, self._network_, self._cache_ = engine, images, network, cache
 
     def __call__(self) -> Sequence[Check]:
         try:
@@ -36,6 +43,7 @@ class Checks:
             self._version,
             self._network,
             self._disk,
+            self._cache,
             self._limits,
             self._bases,
         )
@@ -74,6 +82,18 @@ class Checks:
                 name="docker disk", state="warning", detail=detail, hint="docker builder prune; docker image prune"
             )
         return Check(name="docker disk", state="ok", detail=detail)
+
+    def _cache(self, facts: Mapping[str, object]) -> Check:  # noqa: ARG002
+        name = "docker build cache"
+        if self._cache_ is None or not self._engine.has_buildkit():
+            return Check(name=name, state="skipped", detail="the classic builder has none")
+        usage, limit = self._cache_.usage(), self._cache_.limits.size
+        detail = f"{usage.ours / 1e9:.1f} of {limit / 1e9:.0f} GB from this platform's builds"
+        if usage.others > max(LEAST, limit):
+            others = f"{usage.others / 1e9:.1f} GB from others, which mini leaves alone"
+            hint = "docker builder prune --filter until=168h"
+            return Check(name=name, state="warning", detail=f"{detail}, {others}", hint=hint)
+        return Check(name=name, state="ok", detail=detail)
 
     def _limits(self, facts: Mapping[str, object]) -> Check:
         named = {"MemoryLimit": "memory", "PidsLimit": "processes", "CpuCfsQuota": "CPU"}

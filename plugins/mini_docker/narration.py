@@ -51,9 +51,11 @@ class _Lines:
 
 
 class BuildkitNarrator:
-    def __init__(self, job: Job, rendered: Rendered | None) -> None:
+    """note: is told of every step, as often as the engine says something of it."""
+
+    def __init__(self, job: Job, rendered: Rendered | None, note: Callable[[buildkit.Vertex], None]) -> None:
         self.image = ""
-        self._job, self._rendered = job, rendered
+        self._job, self._rendered, self._note = job, rendered, note
         self._error = ""
         self._failed: buildkit.Vertex | None = None
         self._said: set[tuple[str, bool]] = set()
@@ -86,6 +88,7 @@ class BuildkitNarrator:
             self._progress(progress)
 
     def _vertex(self, vertex: buildkit.Vertex) -> None:
+        self._note(vertex)
         shown, title = self._title(vertex)
         if vertex.completed:
             for (digest, _), lines in self._lines.items():

@@ -25,6 +25,7 @@ from mini_core.interfaces import BuildRequest
 from mini_core.testing import RecordingJob, write_files
 from mini_core.types import Cache, Endpoint, InstanceSpec, Plan, ProcessType, Secret, Step, Toolchain, replace
 from mini_docker.builder import DockerBuilder
+from mini_docker.cache import BuildCache
 from mini_docker.engine import Engine
 from mini_docker.runtime import DockerRuntime
 
@@ -98,7 +99,7 @@ class Mini:
 
     def __init__(self, source: Path, mark: str) -> None:
         engine = Engine()
-        self.builder = DockerBuilder(engine, mark, {})
+        self.builder = DockerBuilder(engine, mark, {}, cache=BuildCache(engine, source.with_name(mark), {}))
         self._runtime = DockerRuntime(engine, mark)
         self._source, self._mark, self._number = source, mark, 0
 

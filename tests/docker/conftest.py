@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +26,7 @@ from mini_core.types import (
     replace,
 )
 from mini_docker.builder import DockerBuilder
+from mini_docker.cache import BuildCache
 from mini_docker.engine import Engine
 from mini_docker.runtime import DockerRuntime
 
@@ -64,7 +67,9 @@ class DockerPlatform:
     def __init__(self, engine: Engine) -> None:
         self.id = f"test{uuid.uuid4().hex[:12]}"
         self.engine = engine
-        self.builder = DockerBuilder(engine, self.id, {})
+        self.folder = Path(tempfile.mkdtemp(prefix="mini-docker-"))
+        self.cache = BuildCache(engine, self.folder, {})
+        self.builder = DockerBuilder(engine, self.id, {}, cache=self.cache)
         self.runtime = DockerRuntime(engine, self.id)
         self._numbers = itertools.count(1)
 
@@ -108,6 +113,7 @@ class DockerPlatform:
         self.runtime.destroy("contract")
         self.runtime.shutdown()
         self.builder.prune((), ())
+        shutil.rmtree(self.folder)
 
 
 @pytest.fixture(scope="session")

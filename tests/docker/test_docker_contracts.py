@@ -38,7 +38,7 @@ class TestClassicBuilder(TestBuilder):
     def builder(self, platform) -> Builder:
         from mini_docker.builder import DockerBuilder
 
-        return DockerBuilder(platform.engine, platform.id, {}, {"builder": "classic"})
+        return DockerBuilder(platform.engine, platform.id, {}, {"builder": "classic"}, cache=platform.cache)
 
 
 class TestRuntime(RuntimeContract):

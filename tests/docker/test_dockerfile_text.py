@@ -5,11 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
 from mini_core.types import Cache, EnvEntry, Plan, ProcessType, StaticSite, Step, Toolchain, replace
 from mini_docker.builder import DockerBuilder
+from mini_docker.cache import BuildCache
 from mini_docker.dockerfile import Base, Style, ignored, render
 from mini_docker.engine import Engine
 from mini_docker.images import offline
@@ -232,7 +234,8 @@ def test_a_plan_without_steps_has_one_stage() -> None:
 def test_the_repositorys_own_dockerfile_is_not_generated_again() -> None:
     from mini_core.types import Dockerfile
 
-    assert DockerBuilder(Engine(), "p", {}).render(Plan(buildpack="dockerfile", dockerfile=Dockerfile())) == {}
+    builder = DockerBuilder(Engine(), "p", {}, cache=BuildCache(Engine(), Path("unused"), {}))
+    assert builder.render(Plan(buildpack="dockerfile", dockerfile=Dockerfile())) == {}
 
 
 def test_rendering_needs_no_docker_library() -> None:
