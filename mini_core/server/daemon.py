@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import faulthandler
 import fcntl
 import json
 import logging
@@ -295,6 +296,7 @@ def main(arguments: Sequence[str] | None = None, *, opener: Open = open_controll
     if options.detach:
         _detach()
         _redirect(paths)
+    faulthandler.enable(all_threads=False)
     log_to(paths, stderr=not options.detach)
     told = _Told(options.ready_fd)
     flags = {name: getattr(options, name) for name in FLAGS}

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from mini_core.errors import Conflict, MiniError, Unavailable
+from mini_core.errors import Conflict, Unavailable
 from mini_core.paths import Paths, find_paths, private_folder
 from mini_core.server import adminclient, state
 from mini_core.server.layout import is_managed, server_python
@@ -56,6 +56,16 @@ def is_running(paths: Paths | None = None) -> bool:
     return adminclient.answers((paths or find_paths()).admin_socket)
 
 
+def has_arrived(paths: Paths) -> bool:
+    """Whether requests are taken, once a process that is on its way up or down has got there."""
+    deadline = time.monotonic() + START_LIMIT
+    while not is_running(paths):
+        if _is_free(state.server_lock(paths)) or time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
 def ensure_running(paths: Paths | None = None, *, first: bool = False, command: Sequence[str] = COMMAND) -> Started:
     """The local platform, started in the background where it does not run.
 
@@ -78,7 +88,7 @@ def start(paths: Paths, flags: Mapping[str, Any], *, command: Sequence[str] = CO
     require_own(paths)
     private_folder(paths.data)
     with waiting_for(state.start_lock(paths)):
-        if is_running(paths):
+        if has_arrived(paths):
             return Started(running=_running(paths))
         running = _spawn(paths, [*command, *_arguments(flags), "--detach"])
     return Started(running=running, new=True, message=started_message(running))
@@ -125,7 +135,7 @@ def down(
     if is_managed(paths):
         raise Unavailable("The server's services run this platform.", hint="sudo systemctl stop mini mini-router")
     _end_if_stuck(paths)
-    ran = is_running(paths)
+    ran = has_arrived(paths)
     left = state.running_file(paths).exists()
     if not ran and (left or (purge and state.local_file(paths).exists())):
         start(paths, {}, command=command)  # only it knows what its predecessor left running
@@ -268,8 +278,10 @@ def _wait_for_line(descriptor: int) -> bytes:
 def _understand(paths: Paths, told: bytes) -> state.Running:
     if not told:
         raise Unavailable(
-            "The local platform ended while it started.", hint=f"See {paths.logs / 'platform.log'}"
-        ) from MiniError("\n".join(last_words(paths)))
+            "The local platform ended while it started.",
+            hint=f"See {paths.logs / 'platform.log'}",
+            tail=last_words(paths),
+        )
     answer = json.loads(told)
     if "running" in answer:
         return from_data(state.Running, answer["running"])
@@ -277,12 +289,16 @@ def _understand(paths: Paths, told: bytes) -> state.Running:
 
 
 def last_words(paths: Paths, count: int = 5) -> list[str]:
-    """The last lines that the platform wrote, its crash if there was one."""
-    words: list[str] = []
-    for name in ("platform.log", "platform.out"):
-        with contextlib.suppress(OSError):
-            words += (paths.logs / name).read_text("utf-8", "replace").splitlines()[-count:]
-    return words
+    """The last lines that the platform wrote, and of a crash of the interpreter also the first, which names it."""
+    logged, crash = _lines(paths.logs / "platform.log"), _lines(paths.logs / "platform.out")
+    return [*logged[-count:], *crash[:1], *crash[1:][-count:]]
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return []
 
 
 def _foreground(paths: Paths, flags: Mapping[str, Any], say: Say, serve: Callable[..., int] | None) -> int:
@@ -310,3 +326,13 @@ def waiting_for(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _is_free(path: Path) -> bool:
+    """Whether nobody holds the lock."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (FileNotFoundError, BlockingIOError) as error:
+        return isinstance(error, FileNotFoundError)
+    return True

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -51,6 +51,14 @@ def test_many_commands_at_once_start_one_platform(stopped: Paths) -> None:
         found = list(pool.map(lambda _: start(stopped), range(6)))
     assert sum(item.new for item in found) == 1
     assert len({item.running.pid for item in found}) == 1
+
+
+def test_a_start_waits_for_a_process_that_is_on_its_way_up_or_down(stopped: Paths) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        with daemon.holding(state.server_lock(stopped)):
+            starting = pool.submit(start, stopped)
+            assert not wait([starting], timeout=1).done
+        assert starting.result().new
 
 
 def test_before_the_first_deploy_other_commands_say_what_starts_it(stopped: Paths) -> None:
@@ -167,10 +175,13 @@ def test_a_start_that_fails_says_why(stopped: Paths) -> None:
 
 
 def test_a_start_that_crashes_points_to_the_log(stopped: Paths) -> None:
+    stopped.logs.mkdir(parents=True)
+    (stopped.logs / "platform.out").write_text("Fatal Python error: Segmentation fault\n" + "frame\n" * 50)
     crash = (sys.executable, "-c", "import os; os._exit(3)")
     with pytest.raises(Unavailable, match="ended while it started") as error:
         local.ensure_running(stopped, first=True, command=crash)
     assert str(stopped.logs / "platform.log") in error.value.hint
+    assert error.value.tail == ("Fatal Python error: Segmentation fault", *["frame"] * 5)
 
 
 def test_what_the_platform_logs_is_bounded_and_has_no_queries(stopped: Paths) -> None:
