@@ -1,8 +1,8 @@
 """Carries out plans as Docker images.
 
-Build-time variables reach the steps of generated Dockerfiles as a file that is mounted while a step runs; nothing of it
-is in a layer or in the history. With the repository's own Dockerfile, and with the classic builder, there is no way to
-do that, so they are refused there. What a step prints is masked by the core, as all output is.
+Build-time variables are BuildKit's secrets: mounted while a step runs, and in no layer, history or cache. Generated
+Dockerfiles mount them all as one file; the repository's own has to mount each of them by its name. The classic builder
+has no mounts, so they are refused there. What a step prints is masked by the core, as all output is.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from mini_core.types import Image, Plan, replace
 from mini_docker import context, nginx
 from mini_docker.bases import Bases
 from mini_docker.cache import BuildCache
-from mini_docker.dockerfile import SECRETS, Base, Rendered, Style, ignore_file, ignored, render
+from mini_docker.dockerfile import Base, Rendered, Style, ignore_file, ignored, render
 from mini_docker.engine import Engine
 from mini_docker.images import offline
 from mini_docker.narration import BuildkitNarrator, ClassicNarrator
+from mini_docker.session import session
 
 _DOCKERFILE = "mini/Dockerfile"
 
@@ -145,21 +146,22 @@ class DockerBuilder(Builder):
     def _generated(self, request: BuildRequest, source: Path, buildkit: bool, job: Job) -> Image:
         plan = request.plan
         bases = self._bases.resolve(plan, job)
+        env = context.env_file(request.build_env) if request.build_env else b""
         style = Style(
             mounts=buildkit,
             context=True,
-            secrets=bool(request.build_env),
+            secrets=context.secret_id(env) if env else "",
             scope=f"{request.app}-",
             labels={} if buildkit else self._labels(request),
         )
         rendered = render(plan, bases, style)
-        own = {_DOCKERFILE: rendered.text}
-        if plan.static:
-            own[f"mini/{nginx.CONFIG_NAME}"] = nginx.config(plan.static)
-        if request.build_env:
-            own[SECRETS] = context.env_file(request.build_env)
-        with context.generated(source, ignored(plan), own) as body:
-            self._run(request, body, {"dockerfile": _DOCKERFILE}, rendered, buildkit, job)
+        own = [context.own(f"mini/{nginx.CONFIG_NAME}", nginx.config(plan.static))] if plan.static else []
+        files = context.Files(
+            entries=(*context.with_parents(own), *context.below("src", context.source_entries(source, ignored(plan)))),
+            dockerfile=context.own(_DOCKERFILE, rendered.text),
+            secrets={style.secrets: env} if env else {},
+        )
+        self._run(request, files, {}, rendered, buildkit, job)
         image = self._image(request, rendered.text)
         return replace(image, resolved=_resolved(plan, bases), ports=(plan.port,) if plan.port else ())
 
@@ -171,15 +173,20 @@ class DockerBuilder(Builder):
             raise BuildError(
                 f"there is no {wanted.path}", hint="name it: dockerfile in [build] of mini.toml", step="build"
             )
-        params = {"dockerfile": wanted.path, "target": wanted.target, "buildargs": json.dumps(dict(wanted.args))}
-        with context.as_it_is(source, wanted.path) as body:
-            self._run(request, body, params, None, buildkit, job)
-        return self._image(request, path.read_text("utf-8", "replace"))
+        text = path.read_text("utf-8", "replace")
+        files = context.Files(
+            entries=context.source_entries(source, context.dockerignore(source, wanted.path)),
+            dockerfile=context.own(wanted.path, text),
+            secrets={name: secret.reveal().encode() for name, secret in request.build_env.items()},
+        )
+        params = {"target": wanted.target, "buildargs": json.dumps(dict(wanted.args))}
+        self._run(request, files, params, None, buildkit, job)
+        return self._image(request, text)
 
     def _run(
         self,
         request: BuildRequest,
-        body: Any,
+        files: context.Files,
         params: Mapping[str, str],
         rendered: Rendered | None,
         buildkit: bool,
@@ -188,26 +195,44 @@ class DockerBuilder(Builder):
         """Has the engine build it. Raises BuildError, Cancelled and Unavailable."""
         import docker.errors
 
-        asked = {**params, "t": self._tag(request), "labels": json.dumps(self._labels(request)), "rm": 1, "forcerm": 1}
-        if buildkit:
-            asked |= {"version": "2", "buildid": f"{self._platform}-{request.id}"}
-        if request.no_cache:
-            asked["nocache"] = 1
-        headers = {"Content-Type": "application/x-tar"}
-        self._engine.api._set_auth_headers(headers)
+        asked = {
+            **params,
+            "dockerfile": files.dockerfile.path,
+            "t": self._tag(request),
+            "labels": json.dumps(self._labels(request)),
+            "rm": 1,
+            "forcerm": 1,
+            **({"nocache": 1} if request.no_cache else {}),
+        }
         narrator = (
             BuildkitNarrator(job, rendered, self._cache.noting(request.app))
             if buildkit
             else ClassicNarrator(job, rendered)
         )
+        said = self._over_session(request, files, asked, job) if buildkit else self._as_tar(files, asked, job)
         try:
-            for item in self._engine.stream("/build", asked, job, body=body, headers=headers):
+            for item in said:
                 narrator.take(item)
         except docker.errors.APIError as error:
             narrator.take({"error": str(error.explanation or error)})
         failure = narrator.failure()
         if failure:
             raise failure
+
+    def _over_session(
+        self, request: BuildRequest, files: context.Files, asked: Mapping[str, Any], job: Job
+    ) -> Iterator[dict[str, Any]]:
+        """What BuildKit says, while it asks for the files that it wants."""
+        with session(self._engine, f"{self._platform}-{request.app}", files) as name:
+            more = {"version": "2", "buildid": f"{self._platform}-{request.id}", "remote": "client-session"}
+            yield from self._engine.stream("/build", {**asked, **more, "session": name}, job)
+
+    def _as_tar(self, files: context.Files, asked: Mapping[str, Any], job: Job) -> Iterator[dict[str, Any]]:
+        """What the classic builder says, once it has all files."""
+        headers = {"Content-Type": "application/x-tar"}
+        self._engine.api._set_auth_headers(headers)
+        with context.as_tar(files) as body:
+            yield from self._engine.stream("/build", asked, job, body=body, headers=headers)
 
     # --- images
 
@@ -269,21 +294,32 @@ def _not_imported(image: Image, why: str) -> BuildError:
 
 
 def _refuse_secrets(request: BuildRequest, buildkit: bool) -> None:
-    if not request.build_env or (buildkit and not request.plan.dockerfile):
-        return
-    names = ", ".join(sorted(request.build_env))
-    why = (
-        "the repository's own Dockerfile could only get them as arguments, which stay in the image's history"
-        if request.plan.dockerfile
-        else "this engine's builder has no mounts, so they would stay in the image"
-    )
-    raise BuildError(
-        f"build variables ({names}) would not stay secret: {why}",
-        hint=f"mini env unset --build {' '.join(sorted(request.build_env))}; set what is no secret in the repository:"
-        " [build] args in mini.toml, or ARG's default",
-        code="build-secrets",
-        step="build",
-    )
+    """Where a build variable would not stay secret, or not be seen. Raises BuildError."""
+    refused, why = sorted(request.build_env), "this engine's builder has no mounts, so they would stay in the image"
+    hint = "set what is no secret in the repository: [build] args in mini.toml, or ARG's default"
+    if buildkit:
+        mounted = _mounted_secrets(request) if request.plan.dockerfile else set(refused)
+        refused = [name for name in refused if name not in mounted]
+        why = "as arguments of the repository's own Dockerfile they would stay in the image's history"
+        hint = f"mount what a step needs: RUN --mount=type=secret,id={refused[0] if refused else ''} ...; {hint}"
+    if refused:
+        raise BuildError(
+            f"build variables ({', '.join(refused)}) would not stay secret: {why}",
+            hint=f"{hint}. Or: mini env unset --build {' '.join(refused)}",
+            code="build-secrets",
+            step="build",
+        )
+
+
+def _mounted_secrets(request: BuildRequest) -> set[str]:
+    """Ids of the secrets that the repository's own Dockerfile mounts (docs.docker.com, RUN --mount=type=secret)."""
+    assert request.plan.dockerfile
+    path = request.source / request.plan.path / request.plan.dockerfile.path
+    text = path.read_text("utf-8", "replace") if path.is_file() else ""
+    mounts = (mount.split(",") for mount in re.findall(r"--mount=(\S+)", text))
+    return {
+        part[3:].strip("\"'") for mount in mounts if "type=secret" in mount for part in mount if part.startswith("id=")
+    }
 
 
 def _resolved(plan: Plan, bases: Mapping[str, Base]) -> dict[str, str]:

@@ -1,61 +1,116 @@
-"""What is sent to the engine: a tar of the source and of mini's own files.
+"""What a build may read: the source, less what is ignored, and mini's own files.
 
-Generated builds get the source below `src/` and mini's files below `mini/` (the Dockerfile, nginx's configuration,
-the build-time secrets). The repository's own Dockerfile gets the source as it is, less what `.dockerignore`, or
-`<Dockerfile>.dockerignore`, leaves out: the engine itself reads that only for contexts that the docker command sends.
+BuildKit asks for what it needs (`session`). The classic builder gets all of it as a tar: for generated builds with the
+source below `src/` and mini's files below `mini/`, for the repository's own Dockerfile as it is, less what
+`.dockerignore`, or `<Dockerfile>.dockerignore`, leaves out: the engine itself reads that only for contexts that the
+docker command sends.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
+import os
 import shlex
 import stat
 import tarfile
 import tempfile
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from mini_core.types import Secret
+from mini_core.types import Secret, Value, replace
+
+_SECOND = 10**9
 
 SPOOL = 16 * 1024 * 1024
 """Bytes of a context that are kept in memory before it goes to disk."""
 
 
-def generated(source: Path, ignored: Iterable[str], own: Mapping[str, str]) -> BinaryIO:
-    """own: mini's files, path → text."""
-    target = _spooled()
-    with tarfile.open(fileobj=target, mode="w", format=tarfile.GNU_FORMAT) as tar:
-        for name, text in own.items():
-            entry = tarfile.TarInfo(name)
-            entry.size, entry.mode = len(data := text.encode()), 0o644
-            tar.addfile(entry, io.BytesIO(data))
-        tar.addfile(_folder("src"))
-        _add(tar, source, _included(source, ignored, ""), "src/")
-    target.seek(0)
-    return target
+class Entry(Value):
+    """A file, folder or link of a context, owned by root. mode: as in stat(2), with the kind. modified: nanoseconds.
+    The contents are at `source`, or are `data`."""
+
+    path: str
+    mode: int
+    modified: int = 0
+    size: int = 0
+    target: str = ""
+    source: Path | None = None
+    data: bytes = b""
+
+    def open(self) -> BinaryIO:
+        return self.source.open("rb") if self.source else io.BytesIO(self.data)
 
 
-def as_it_is(source: Path, dockerfile: str) -> BinaryIO:
-    """The source for its own Dockerfile, which is always sent."""
-    target = _spooled()
-    with tarfile.open(fileobj=target, mode="w", format=tarfile.GNU_FORMAT) as tar:
-        tar.addfile(_folder("."))  # BuildKit knows a tar by its first header, which must be a plain one
-        _add(tar, source, _included(source, _dockerignore(source, dockerfile), dockerfile), "")
-    target.seek(0)
-    return target
+class Files(Value):
+    """All that a build may read. entries: folders before what they hold. secrets: by the ids that mounts give."""
+
+    entries: Sequence[Entry]
+    dockerfile: Entry
+    secrets: Mapping[str, bytes]
 
 
-def env_file(env: Mapping[str, Secret]) -> str:
+def own(path: str, text: str) -> Entry:
+    """One of mini's own."""
+    data = text.encode()
+    return Entry(path=path, mode=stat.S_IFREG | 0o644, modified=_fraction(io.BytesIO(data)), size=len(data), data=data)
+
+
+def env_file(env: Mapping[str, Secret]) -> bytes:
     """Lines for a shell to read."""
-    return "".join(f"{name}={shlex.quote(secret.reveal())}\n" for name, secret in sorted(env.items()))
+    return "".join(f"{name}={shlex.quote(secret.reveal())}\n" for name, secret in sorted(env.items())).encode()
 
 
-def _spooled() -> BinaryIO:
-    return tempfile.SpooledTemporaryFile(max_size=SPOOL)  # type: ignore[return-value]
+def secret_id(data: bytes) -> str:
+    """Another for other contents: BuildKit looks at no secret's contents, but runs a step again whose command has
+    changed, which this is part of. So short that nothing can be told from it."""
+    return f"build.env-{hashlib.sha256(data).hexdigest()[:8]}"
 
 
-def _dockerignore(source: Path, dockerfile: str) -> list[str]:
+def source_entries(source: Path, ignored: Iterable[str]) -> list[Entry]:
+    """The source's, less what is ignored. Sockets and devices are left out."""
+    from docker.utils.build import exclude_paths
+
+    names = [name.replace(os.sep, "/") for name in exclude_paths(str(source), list(ignored))]
+    return with_parents(entry for name in names if (entry := _entry(source, name)))
+
+
+def with_parents(entries: Iterable[Entry]) -> list[Entry]:
+    """With the folders that they are in, in order."""
+    found = {entry.path: entry for entry in entries}
+    parents = {str(parent) for path in found for parent in PurePosixPath(path).parents} - {"."}
+    folders = {path: Entry(path=path, mode=stat.S_IFDIR | 0o755) for path in parents}
+    return [entry for _, entry in sorted((folders | found).items(), key=lambda item: _in_order(item[0]))]
+
+
+def below(folder: str, entries: Iterable[Entry]) -> list[Entry]:
+    """All of them in a folder."""
+    there = Entry(path=folder, mode=stat.S_IFDIR | 0o755)
+    return [there, *(replace(entry, path=f"{folder}/{entry.path}") for entry in entries)]
+
+
+def as_tar(files: Files) -> BinaryIO:
+    """The entries and the Dockerfile, for the classic builder."""
+    target = _spooled()
+    with tarfile.open(fileobj=target, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for entry in (*files.entries, files.dockerfile):
+            info = tarfile.TarInfo(entry.path)
+            info.mode, info.mtime = stat.S_IMODE(entry.mode), entry.modified // _SECOND
+            if stat.S_ISLNK(entry.mode):
+                info.type, info.linkname = tarfile.SYMTYPE, entry.target
+            elif stat.S_ISDIR(entry.mode):
+                info.type = tarfile.DIRTYPE
+            else:
+                info.size = entry.size
+            with entry.open() as content:
+                tar.addfile(info, content)
+    target.seek(0)
+    return target
+
+
+def dockerignore(source: Path, dockerfile: str) -> list[str]:
+    """The patterns that the repository gives for its own Dockerfile."""
     for name in (f"{dockerfile}.dockerignore", ".dockerignore"):
         path = source / name
         if path.is_file():
@@ -64,32 +119,30 @@ def _dockerignore(source: Path, dockerfile: str) -> list[str]:
     return []
 
 
-def _included(source: Path, ignored: Iterable[str], dockerfile: str) -> list[str]:
-    from docker.utils.build import exclude_paths
-
-    return sorted(exclude_paths(str(source), list(ignored), dockerfile=dockerfile or "Dockerfile"))
+def _spooled() -> BinaryIO:
+    return tempfile.SpooledTemporaryFile(max_size=SPOOL)  # type: ignore[return-value]
 
 
-def _folder(name: str) -> tarfile.TarInfo:
-    entry = tarfile.TarInfo(name)
-    entry.type, entry.mode = tarfile.DIRTYPE, 0o755
-    return entry
+def _in_order(name: str) -> tuple[str, ...]:
+    """A folder comes right before all that is in it."""
+    return tuple(name.split("/"))
 
 
-def _add(tar: tarfile.TarFile, source: Path, names: Iterable[str], prefix: str) -> None:
-    """Owned by root, with the source's modes; sockets and devices are left out."""
-    for name in names:
-        path = source / name
-        found = path.lstat()
-        entry = tarfile.TarInfo(prefix + name)
-        entry.mode, entry.mtime = stat.S_IMODE(found.st_mode) | stat.S_IRUSR, int(found.st_mtime)
-        if stat.S_ISREG(found.st_mode):
-            with path.open("rb") as content:
-                entry.size = found.st_size
-                tar.addfile(entry, content)
-        elif stat.S_ISLNK(found.st_mode):
-            entry.type, entry.linkname = tarfile.SYMTYPE, str(path.readlink())
-            tar.addfile(entry)
-        elif stat.S_ISDIR(found.st_mode):
-            entry.type = tarfile.DIRTYPE
-            tar.addfile(entry)
+def _entry(source: Path, name: str) -> Entry | None:
+    path = source / name
+    found = path.lstat()
+    mode, modified = found.st_mode | stat.S_IRUSR, int(found.st_mtime) * _SECOND
+    if stat.S_ISREG(mode):
+        with path.open("rb") as content:
+            modified += _fraction(content)
+        return Entry(path=name, mode=mode, modified=modified, size=found.st_size, source=path)
+    if stat.S_ISLNK(mode):
+        target = str(path.readlink())
+        return Entry(path=name, mode=mode, modified=modified, size=len(target), target=target)
+    return Entry(path=name, mode=mode, modified=modified) if stat.S_ISDIR(mode) else None
+
+
+def _fraction(content: io.BufferedReader | io.BytesIO) -> int:
+    """Nanoseconds that are told from the contents. BuildKit takes a file of the same size and time for the same file,
+    and what was deployed twice within a second may be neither."""
+    return int.from_bytes(hashlib.file_digest(content, "blake2b").digest()[:8]) % _SECOND

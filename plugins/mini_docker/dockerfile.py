@@ -14,8 +14,8 @@ run by hand has the defaults. At run time the platform sets all of the environme
 needs no build. PORT and HOST are set for the same reason.
 
 `Style` says how the engine takes it: with cache mounts or without, from the source itself or from a context that
-has it below `src/` next to `mini/build.env`, the build-time secrets, which a bind mount shows to a step without
-leaving them in a layer or in the history.
+has it below `src/`, beside mini's own files. Build-time variables are a file of shell lines that is mounted as a
+secret while a step runs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from mini_docker.nginx import CONFIG_NAME, START
 APP = "/app"
 PORT = 8080
 USER_ID = 10001
-SECRETS = "mini/build.env"
 
 _FILES = re.compile(r"\.(txt|toml|lock|lockb|jsonc?|json5|ya?ml|cfg|ini|in|py|mod|sum|work|[cm]?[jt]s)$|^\.\w+rc$")
 _BARE = re.compile(r"[A-Za-z0-9_./:@%+,=~^-]+")
@@ -50,13 +49,13 @@ class Base(Value):
 
 
 class Style(Value):
-    """mounts: the engine has BuildKit. context: the source is below `src/`, beside mini's own files. secrets: a
-    step that wants them gets mini/build.env. scope: prefix of the caches that belong to one app. labels: on every
-    stage, for engines that leave intermediate images behind."""
+    """mounts: the engine has BuildKit. context: the source is below `src/`, beside mini's own files. secrets: id of
+    the build-time variables, for the steps that want them; "" for none. scope: prefix of the caches that belong to
+    one app. labels: on every stage, for engines that leave intermediate images behind."""
 
     mounts: bool = True
     context: bool = False
-    secrets: bool = False
+    secrets: str = ""
     scope: str = ""
     labels: Mapping[str, str] = {}
 
@@ -222,9 +221,9 @@ class _Writer:
                 mounts.append(f"--mount=type=cache,id={scope}{cache.name},target={target}{_sharing(cache)}")
                 if cache.variable:
                     env[cache.variable] = target
-        secrets = self.style.secrets and step.secrets
+        secrets = f"/run/mini/{self.style.secrets}" if self.style.secrets and step.secrets else ""
         if secrets:
-            mounts.append(f"--mount=type=bind,source={SECRETS},target=/run/{SECRETS}")
+            mounts.append(f"--mount=type=secret,id={self.style.secrets},target={secrets}")
         return "RUN " + _NEXT_LINE.join((*mounts, _command(step, env, secrets)))
 
     # --- the last stage
@@ -308,7 +307,7 @@ def _number(stages: Sequence[_Stage]) -> Rendered:
     return Rendered(text="\n".join(text) + "\n", steps=steps, numbers=numbers)
 
 
-def _command(step: Step, env: Mapping[str, str], secrets: bool) -> str:
+def _command(step: Step, env: Mapping[str, str], secrets: str) -> str:
     """The step as a line of shell. A `sh -c` line stays one, unless the Dockerfile's syntax would change it."""
     shell = len(step.argv) == 3 and step.argv[:2] == ("sh", "-c")
     line = step.argv[2].strip() if shell else shlex.join(step.argv)
@@ -317,7 +316,7 @@ def _command(step: Step, env: Mapping[str, str], secrets: bool) -> str:
     if "\n" in line or "<<" in line:
         return _exec_form(step, env, secrets)
     settings = " ".join(f"{name}={shlex.quote(text)}" for name, text in env.items())
-    before = [_READ_SECRETS] if secrets else []
+    before = [_sourced(secrets)] if secrets else []
     if settings:
         before.append(f"export {settings};" if shell else settings)
     together = " ".join((*before, line))
@@ -328,14 +327,16 @@ _NEXT_LINE = " \\\n    "
 _WIDTH = 100
 """Characters of a command that stay on one line."""
 
-_READ_SECRETS = f"set -a; . /run/{SECRETS}; set +a;"
+
+def _sourced(secrets: str) -> str:
+    return f"set -a; . {secrets}; set +a;"
 
 
-def _exec_form(step: Step, env: Mapping[str, str], secrets: bool) -> str:
+def _exec_form(step: Step, env: Mapping[str, str], secrets: str) -> str:
     """As JSON, in which a line break or a "<<" means nothing to the Dockerfile's parser."""
     argv = ["env", *(f"{name}={text}" for name, text in env.items()), *step.argv] if env else list(step.argv)
     if secrets:
-        argv = ["sh", "-c", f'{_READ_SECRETS} exec "$@"', "sh", *argv]
+        argv = ["sh", "-c", f'{_sourced(secrets)} exec "$@"', "sh", *argv]
     return json.dumps(argv, ensure_ascii=False)
 
 

@@ -110,6 +110,7 @@ def test_build_secrets_are_refused_where_they_could_not_be_kept(platform: Docker
     with pytest.raises(BuildError, match=r"TOKEN.*history") as caught:
         platform.build(Plan(buildpack="dockerfile", dockerfile=Dockerfile()), source, TOKEN=SECRET)
     assert caught.value.code == "build-secrets" and "mini env unset --build TOKEN" in caught.value.hint
+    assert "RUN --mount=type=secret,id=TOKEN" in caught.value.hint
     classic = DockerBuilder(platform.engine, platform.id, {}, {"builder": "classic"}, cache=platform.cache)
     with pytest.raises(BuildError, match="no mounts"):
         classic.build(platform.request(PYTHON, make_source(FILES), TOKEN=SECRET), RecordingJob())

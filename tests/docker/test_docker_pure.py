@@ -6,7 +6,7 @@ import pytest
 
 from mini_core.errors import PlanError
 from mini_core.types import Endpoint, Image, InstanceSpec, Limits, Plan, Secret, Toolchain, Volume
-from mini_docker import buildkit, containers, machine, network
+from mini_docker import buildkit, containers, machine, network, protobuf
 from mini_docker.failures import exit_code, explain, shorten
 from mini_docker.images import candidates
 from mini_docker.logs import lines
@@ -111,14 +111,20 @@ def test_a_status_is_read_with_its_vertexes_output_and_progress() -> None:
 
 def test_fields_of_every_wire_type_are_skipped_when_unknown() -> None:
     fixed = varint(20 << 3 | 1) + bytes(8) + varint(21 << 3 | 5) + bytes(4) + field(22, 2**63)
-    assert [number for number, _ in buildkit.fields(fixed)] == [20, 21, 22]
+    assert [number for number, _ in protobuf.fields(fixed)] == [20, 21, 22]
     assert buildkit.decode(fixed + field(3, field(4, b"x"))).output[0].data == b"x"
 
 
 @pytest.mark.parametrize("message", [b"\x0a\x05abc", b"\x80", b"\x0b", b"\xff" * 12])
 def test_what_is_cut_off_or_no_message_is_refused(message: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
-        list(buildkit.fields(message))
+        list(protobuf.fields(message))
+
+
+def test_what_is_encoded_reads_back_and_what_is_empty_is_left_out() -> None:
+    message = protobuf.encode({1: "é", 2: 0, 3: 300, 4: b"", 5: b"\0\xff", 6: 2**40})
+    assert list(protobuf.fields(message)) == [(1, "é".encode()), (3, 300), (5, b"\0\xff"), (6, 2**40)]
+    assert protobuf.known(message) == ({3: 300, 6: 2**40}, {1: "é".encode(), 5: b"\0\xff"})
 
 
 # --- containers -----------------------------------------------------------------------------------------------------

@@ -173,9 +173,9 @@ def test_what_a_single_page_app_hashes_is_cached_and_everything_else_falls_back(
 
 def test_build_time_secrets_are_mounted_for_the_steps_that_want_them() -> None:
     plan = replace(NODE, steps=(replace(NODE.steps[0], secrets=False), NODE.steps[1]))
-    made = text(plan, Style(context=True, secrets=True, scope="blog-"))
-    assert made.count("--mount=type=bind,source=mini/build.env,target=/run/mini/build.env") == 1
-    assert "    set -a; . /run/mini/build.env; set +a; npm run build\n" in made
+    made = text(plan, Style(context=True, secrets="env-1", scope="blog-"))
+    assert made.count("--mount=type=secret,id=env-1,target=/run/mini/env-1") == 1
+    assert "    set -a; . /run/mini/env-1; set +a; npm run build\n" in made
     assert "COPY src/package.json src/package-lock.json ./" in made
     assert "id=blog-next," in made, "a cache inside the app's folder is the app's own"
 
