@@ -314,4 +314,10 @@ class OneOffRequest(Value):
     columns: int = 80
     env: Mapping[str, Secret] = {}
     instance: str = ""
-    detach: bool = False
+
+
+class Started(Value):
+    """A one-off that goes on by itself. name: as which `ps` and logs have it, such as "run.1"."""
+
+    name: str
+    id: str

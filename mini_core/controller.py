@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from mini_core import api, backups, hosts
-from mini_core.engine import backup, describe, intake, oneoffs, requests, restore, transfer
+from mini_core import api, backups, hosts, releases
+from mini_core.engine import backup, describe, intake, oneoffs, requests, restore, transfer, volumes
 from mini_core.engine.engine import Engine
 from mini_core.engine.opening import FolderLock, open_parts
 from mini_core.engine.plugins import add_hook_jobs
@@ -24,10 +24,9 @@ from mini_core.interfaces import EndpointSpec, OneOff, Page
 from mini_core.logs import Filter
 from mini_core.names import check_name, new_name
 from mini_core.paths import Paths
-from mini_core.releases import merge_limits
 from mini_core.settings import Settings
 from mini_core.store.records import App, Deploy, Request
-from mini_core.types import Event, LogLine, Secret, Volume
+from mini_core.types import Event, Limits, LogLine, Secret
 
 DESTROY_PATIENCE = 120.0
 """Seconds that destroying an app is waited for; it goes on afterwards."""
@@ -240,7 +239,7 @@ class Controller:
         version = request.version or requests.previous_version(self._parts, found)
         stored = self._store.releases.get(found.id, version)
         if stored.state != "live":
-            raise Conflict(f"v{version} never went live.", hint=f"mini releases -a {app} lists those that did.")
+            raise Conflict(f"v{version} never went live.", hint=f"mini releases {app} lists those that did.")
         return self._submit(found, "rollback", Request(version=version), actor, f"rollback to v{version}")
 
     def env(self, app: str, *, build: bool = False) -> dict[str, str]:
@@ -269,11 +268,14 @@ class Controller:
 
     def scale(self, app: str, request: api.Scale, actor: str) -> api.DeployInfo | None:
         found = self._store.apps.get(app)
+        limits = requests.limits_change(request)
+        if found.release is None and not request.quantities and not self._store.deploys.unfinished(found.id):
+            self._limit_first(found, request, limits, actor)
+            return None
         stored = requests.current_release(self._parts, found)
         requests.check_scale(stored, request)
-        limits = requests.limits_change(request)
         formation = {**self._store.apps.formation(found.id), **request.quantities}
-        same_limits = merge_limits(found.limits, limits) == dict(found.limits)
+        same_limits = releases.merge_limits(found.limits, limits) == dict(found.limits)
         if formation == self._store.apps.formation(found.id) and same_limits:
             return None
         reason = requests.describe_scale(request)
@@ -283,6 +285,12 @@ class Controller:
             return None
         wanted = Request(quantities=request.quantities, limits={} if same_limits else limits)
         return self._submit(found, "scale", wanted, actor, reason)
+
+    def _limit_first(self, app: App, request: api.Scale, limits: Mapping[str, Limits], actor: str) -> None:
+        """Of an app whose first release is still to come, perhaps because it needs more memory."""
+        requests.check_limits(request)
+        self._store.apps.set_limits(app.id, releases.merge_limits(app.limits, limits))
+        self._store.events.add("app.scaled", actor, app.name, {"change": requests.describe_scale(request)})
 
     def restart(self, app: str, actor: str, *, process: str = "") -> api.DeployInfo:
         found = self._store.apps.get(app)
@@ -338,19 +346,28 @@ class Controller:
     # --- one-offs
 
     def run(self, app: str, request: api.OneOffRequest, actor: str) -> OneOff:
-        """A command in a new instance of the current release, its streams connected. With `detach` it goes on when
-        the streams are closed."""
-        found = self._store.apps.get(app)
-        self._store.events.add("app.run", actor, found.name, {"command": " ".join(request.command[:1])})
+        """A command in a new instance of the current release, its streams connected."""
+        found = self._asked(app, "app.run", request, actor)
         return oneoffs.run(self._parts, self._engine.reconciler, found, request)
+
+    def start_run(self, app: str, request: api.OneOffRequest, actor: str) -> api.Started:
+        """The same, with its output in the app's log."""
+        return oneoffs.start(self._parts, self._asked(app, "app.run", request, actor), request)
+
+    def stop_run(self, app: str, name: str, actor: str) -> None:
+        found = self._store.apps.get(app)
+        oneoffs.stop(self._parts, found, name)
+        self._store.events.add("run.stopped", actor, found.name, {"name": name})
+        self._engine.await_retired(found)
 
     def exec(self, app: str, request: api.OneOffRequest, actor: str) -> OneOff:
         """A command in the running instance `request.instance`, or in the first one where it is ""."""
+        return oneoffs.execute(self._parts, self._asked(app, "app.exec", request, actor), request)
+
+    def _asked(self, app: str, kind: str, request: api.OneOffRequest, actor: str) -> App:
         found = self._store.apps.get(app)
-        self._store.events.add(
-            "app.exec", actor, found.name, {"command": request.command[0] if request.command else ""}
-        )
-        return oneoffs.execute(self._parts, found, request)
+        self._store.events.add(kind, actor, found.name, {"command": " ".join(request.command[:1])})
+        return found
 
     # --- domains, volumes, maintenance
 
@@ -381,49 +398,36 @@ class Controller:
         self._engine.publish()
 
     def volumes(self, app: str) -> tuple[api.VolumeChange, ...]:
-        return tuple(api.VolumeChange(target=item.target, name=item.name) for item in self._volumes(app))
-
-    def _volumes(self, app: str) -> tuple[Volume, ...]:
-        """What is mounted now, with what the next release will mount."""
-        found = self._store.apps.get(app)
-        mounted = requests.current_release(self._parts, found).release.volumes if found.release is not None else ()
-        return tuple({item.target: item for item in (*mounted, *self._store.apps.volumes(found.id))}.values())
+        found = volumes.of(self._parts, self._store.apps.get(app))
+        return tuple(api.VolumeChange(target=item.target, name=item.name) for item in found)
 
     def add_volume(self, app: str, request: api.VolumeChange, actor: str) -> api.DeployInfo | None:
-        if "volumes" not in self._parts.runtime.abilities:
-            raise UsageError(f"The {self._parts.runtime.name} runtime has no volumes.")
-        volume = requests.new_volume(request, self._volumes(app))
-        added = (*self._store.apps.volumes(self._store.apps.get(app).id), volume)
-        return self._change_volumes(app, added, actor, f"volumes add {volume.target}")
+        found = self._store.apps.get(app)
+        added = volumes.new(self._parts, found, request)
+        return self._change_volumes(found, Request(volumes=(added,)), actor, f"volumes add {added.target}")
 
     def remove_volume(self, app: str, target: str, actor: str) -> api.DeployInfo | None:
         """Once no instance has it mounted, its files go, too."""
         found = self._store.apps.get(app)
-        added = self._store.apps.volumes(found.id)
-        gone = next((item for item in added if target in (item.target, item.name)), None)
-        if gone is None:
-            declared = any(target in (item.target, item.name) for item in self._volumes(app))
-            hint = "Take it out of mini.toml and deploy." if declared else "mini volumes lists them."
-            raise NotFound(f"No volume {target} was added to {app}.", hint=hint)
-        rest = tuple(item for item in added if item is not gone)
-        info = self._change_volumes(app, rest, actor, f"volumes remove {gone.target}")
+        gone = volumes.removable(self._parts, found, target)
+        request = Request(unmounted=(gone.name,))
+        info = self._change_volumes(found, request, actor, f"volumes remove {gone.target}")
         data = {"app": found.id, "name": gone.name, "deploy": info.id if info else 0}
-        self._store.jobs.add("remove-volume", found.name, data=data)
+        self._store.jobs.add(volumes.REMOVAL, found.name, data=data)
         self._engine.worker.wake()
         return info
 
-    def _change_volumes(self, app: str, wanted: tuple[Volume, ...], actor: str, reason: str) -> api.DeployInfo | None:
-        found = self._store.apps.get(app)
-        if found.release is not None:
-            return self._submit(found, "volumes", Request(volumes=wanted), actor, reason)
-        self._store.apps.replace_volumes(found.id, wanted)
-        self._store.events.add("volumes.changed", actor, found.name, {"change": reason})
+    def _change_volumes(self, app: App, request: Request, actor: str, reason: str) -> api.DeployInfo | None:
+        if app.release is not None:
+            return self._submit(app, "volumes", request, actor, reason)
+        self._store.apps.replace_volumes(app.id, releases.changed_volumes(self._parts, app, request))
+        self._store.events.add("volumes.changed", actor, app.name, {"change": reason})
         return None
 
     def export_volume(self, app: str, target: str, actor: str) -> Iterator[bytes]:
         """The files of the volume with this target or name, as a tar."""
         found = self._store.apps.get(app)
-        volume = requests.find_volume(self._volumes(app), target)
+        volume = volumes.find(self._parts, found, target)
         self._store.events.add("volume.exported", actor, found.name, {"target": volume.target})
         return self._parts.runtime.export_volume(found.handle, volume.name)
 

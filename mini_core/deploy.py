@@ -116,9 +116,7 @@ class Pipeline:
                 code="other-runtime",
             )
         if not releases.image_is_there(self.parts, stored):
-            raise Conflict(
-                f"The image of v{version} is gone.", hint="Deploy its source again: mini deploy", code="image-gone"
-            )
+            raise releases.image_gone(self.parts, self.app, stored)
         draft = releases.from_release(self.parts, self.app, stored, self.request, kind, self.deploy.reason)
         self.unchanged = kind != "rollback" and self._is_running(draft)
         return draft
@@ -194,7 +192,7 @@ class Pipeline:
         if app.release is None or app.state != "running" or app.asleep:
             return False
         current = self.store.releases.get(app.id, app.release)
-        live = self.store.instances.find(app=app.id, phase="live")
+        live = self.store.instances.standing(app.id)
         same = current.fingerprint == releases.fingerprint(draft, self.parts.runtime.name)
         return same and all(item.healthy and item.release == app.release for item in live)
 
@@ -297,7 +295,7 @@ class Pipeline:
         for item in self.store.instances.find(app=self.app.id, deploy=self.deploy.id, phase="new"):
             self.parts.runtime.stop(item.id, grace=self.parts.settings.grace)
         specs = {}
-        for item in self.store.instances.find(app=self.app.id, phase="live"):
+        for item in self.store.instances.standing(self.app.id):
             stored = self.store.releases.get(self.app.id, item.release)
             specs[item.id] = spec_of(self.parts, self.app, stored, item)
             self.parts.runtime.remove(item.id)
@@ -341,8 +339,8 @@ class Pipeline:
             self.store.apps.replace_volumes(app, release.volumes)
         if self.request.limits:
             self.store.apps.set_limits(app, releases.merge_limits(self.app.limits, self.request.limits))
-        if self.request.volumes is not None:
-            self.store.apps.replace_volumes(app, self.request.volumes)
+        if self.deploy.kind == "volumes":
+            self.store.apps.replace_volumes(app, releases.changed_volumes(self.parts, self.app, self.request))
 
     def _push(self) -> None:
         """Until the router has taken the table, nothing old is touched. The reconciler starts a router that is gone."""

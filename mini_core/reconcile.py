@@ -145,7 +145,7 @@ class Reconciler:
         return {deploy.id for deploy in self._store.deploys.unfinished()} | set(self._waking())
 
     def _forget(self, known: set[str]) -> None:
-        for table in (self._next_probe, self._failures):
+        for table in (self._next_probe, self._failures, self._parts.lent):
             for name in table.keys() - known:
                 table.pop(name, None)
 
@@ -165,6 +165,9 @@ class Reconciler:
             self._act_on_running(app, item, status)
 
     def _act_on_one_shot(self, item: Instance, status: InstanceStatus | None) -> None:
+        if item.phase == "retired":
+            self._do(item.id, lambda: self._retire(item))
+            return
         if status is None:
             over = time.time() - item.created_at > ONE_SHOT_PATIENCE
         else:
@@ -173,12 +176,16 @@ class Reconciler:
             self._do(item.id, lambda: self._end_one_shot(item, status))
 
     def _end_one_shot(self, item: Instance, status: InstanceStatus | None) -> None:
-        if item.kind == "cron":
-            code = status.exit_code if status else None
-            app = self._store.apps.by_id(item.app)
-            data = {"entry": item.process, "instance": item.id, "exit_code": code}
-            self._store.events.add("cron.done" if code == 0 else "cron.failed", "platform", app.name, data)
+        """How a command that nobody waits for has ended is an event, and its last line in the app's log."""
+        app, code = self._store.apps.by_id(item.app), status.exit_code if status else None
+        if item.kind != "release":
+            kind, named = ("cron", {"entry": item.process}) if item.kind == "cron" else ("run", {"name": item.name})
+            data = {**named, "instance": item.id, "exit_code": code}
+            self._store.events.add(f"{kind}.{'done' if code == 0 else 'failed'}", "platform", app.name, data)
         self._retire(item)
+        if item.kind != "release" and status is not None:
+            oom = " (out of memory)" if status.oom else ""
+            self._collectors.remark(app, item, f"Exited with code {code}{oom}")
 
     def _act_on_ended(self, app: App, item: Instance, status: InstanceStatus | None) -> None:
         if item.next_try is None:

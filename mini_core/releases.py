@@ -12,7 +12,7 @@ import msgspec
 
 from mini_core import __version__
 from mini_core.engine.parts import Parts
-from mini_core.errors import ConfigError, MiniError
+from mini_core.errors import ConfigError, Conflict, MiniError
 from mini_core.store.records import App, Extras, Request, StoredRelease
 from mini_core.types import (
     Image,
@@ -54,6 +54,12 @@ def changed_env(parts: Parts, app: App, request: Request) -> dict[str, Secret]:
     return {name: item for name, item in {**env, **request.env}.items() if name not in request.unset}
 
 
+def changed_volumes(parts: Parts, app: App, request: Request) -> tuple[Volume, ...]:
+    """The volumes that were added to the app by hand, as the request wants them."""
+    kept = (item for item in parts.store.apps.volumes(app.id) if item.name not in request.unmounted)
+    return merge_volumes((*kept,), request.volumes)
+
+
 def addons_of(parts: Parts, app: App) -> dict[str, Secret]:
     return {name: Secret(item) for name, item in parts.hooks.release_env(app.name).items()}
 
@@ -88,8 +94,9 @@ def merge_limits(base: Mapping[str, Limits], changes: Mapping[str, Limits]) -> d
 
 
 def merge_volumes(declared: tuple[Volume, ...], added: tuple[Volume, ...]) -> tuple[Volume, ...]:
-    """By target; what was added by hand wins over the repository's files."""
-    return tuple({item.target: item for item in (*declared, *added)}.values())
+    """In the order of their targets; what was added by hand wins over the repository's files."""
+    by_target = {item.target: item for item in (*declared, *added)}
+    return tuple(by_target[target] for target in sorted(by_target))
 
 
 def build_key(digest: str, plan: Plan, build_env: Mapping[str, Secret], runtime: str) -> str:
@@ -119,7 +126,7 @@ def from_release(parts: Parts, app: App, stored: StoredRelease, request: Request
     if kind == "scale":
         limits = merge_limits(merge_limits(stored.extras.limits, app.limits), request.limits)
     if kind == "volumes":
-        volumes = merge_volumes(stored.extras.volumes, request.volumes or ())
+        volumes = merge_volumes(stored.extras.volumes, changed_volumes(parts, app, request))
     return Draft(
         plan=release.plan,
         image=release.image,
@@ -174,24 +181,39 @@ def _plugins(parts: Parts) -> dict[str, str]:
 
 
 def prune_images(parts: Parts, app: App) -> None:
-    """Keeps the images of the newest live releases, and of what runs; removes the others of this app."""
+    """Keeps the newest images that were live, however many releases share one, and what runs; removes the app's
+    others."""
     releases = parts.store.releases.all(app.id)
-    running = {item.release for item in parts.store.instances.find(app=app.id)} | {app.release}
-    live = [item for item in releases if item.state == "live"]
-    keep = {item.release.version for item in live[: parts.settings.keep]} | running
-    kept_refs = {item.release.image.ref for item in releases if item.release.version in keep}
+    needed = {item.release for item in parts.store.instances.find(app=app.id)} | {app.release}
+    live = dict.fromkeys(item.release.image.ref for item in releases if item.state == "live" and item.image_kept)
+    keep = {*list(live)[: parts.settings.keep]}
+    keep |= {item.release.image.ref for item in releases if item.release.version in needed or item.state == "pending"}
     for item in releases:
-        release = item.release
-        if not item.image_kept or release.version in keep or item.state == "pending":
+        image = item.release.image
+        if not item.image_kept or image.ref in keep:
             continue
-        if release.image.ref not in kept_refs:
-            builder = parts.builder_of(release.image)
-            try:
-                if builder is not None:
-                    builder.remove(release.image)
-            except MiniError:
-                continue
-        parts.store.releases.forget_image(app.id, release.version)
+        builder = parts.builder_of(image)
+        try:
+            if builder is not None:
+                builder.remove(image)
+        except MiniError:
+            continue
+        parts.store.releases.forget_image(app.id, item.release.version)
+
+
+def image_gone(parts: Parts, app: App, stored: StoredRelease) -> Conflict:
+    """What to say of a release that cannot run again: where one can go instead, and how it comes back."""
+    release = stored.release
+    why = "" if stored.image_kept else f": those of the last {parts.settings.keep} releases are kept"
+    others = [item for item in parts.store.releases.all(app.id) if item.state == "live" and item.image_kept]
+    kept = [f"v{item.release.version}" for item in others if item.release.version not in (release.version, app.release)]
+    instead = f"Go back to {' or '.join(kept)}, or deploy" if kept else "Deploy"
+    commit = f"git checkout {release.origin.commit[:8]}; " if release.origin and release.origin.commit else ""
+    return Conflict(
+        f"The image of v{release.version} is gone{why}.",
+        hint=f"{instead} its source again: {commit}mini deploy . {app.name}",
+        code="image-gone",
+    )
 
 
 def image_is_there(parts: Parts, stored: StoredRelease) -> bool:

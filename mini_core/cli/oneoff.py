@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from mini_core.cli.base import APP, HOST, options, pass_context
+from mini_core import api
+from mini_core.cli.base import APP, HOST, JSON, options, pass_context
 from mini_core.cli.context import Context
 from mini_core.client.http import segment
 from mini_core.errors import UsageError
@@ -22,16 +23,21 @@ _no_tty = click.option("--no-tty", is_flag=True, help="Give it no terminal, even
 @click.option("--detach", is_flag=True, help="Leave it running; its output goes to the app's log.")
 @_env
 @_no_tty
-@options(APP, HOST)
+@options(APP, HOST, JSON)
 @pass_context
 def run(context: Context, command: tuple[str, ...], detach: bool, variables: tuple[str, ...], no_tty: bool) -> None:
-    """Runs COMMAND in a new process of the app's current release. The exit code is the command's."""
+    """Runs COMMAND in a new process of the app's current release. The exit code is the command's.
+
+    A single COMMAND with spaces in it is a line for the shell.
+    """
     name = context.app()
     path = f"/v1/apps/{segment(name)}/run"
-    request = {"command": command, "env": _variables(variables)}
+    request = {"command": _argv(command), "env": _variables(variables)}
     if detach:
-        context.client().post(path, {**request, "detach": True})
-        context.info(f"Started in {context.named(name)}. Its output: mini logs {name}")
+        started = context.client().post(f"{path}s", request, api.Started)
+        context.data(started, "")
+        context.info(f"Started {started.name} of {context.named(name)}.")
+        context.info(f"Its output and its end: mini logs {name} --process {started.name} -f")
         return
     _hold(context, path, request, no_tty)
 
@@ -46,7 +52,7 @@ def run(context: Context, command: tuple[str, ...], detach: bool, variables: tup
 def exec_(context: Context, command: tuple[str, ...], instance: str, variables: tuple[str, ...], no_tty: bool) -> None:
     """Runs COMMAND in a running process of the app. The exit code is the command's."""
     path = f"/v1/apps/{segment(context.app())}/exec"
-    request = {"command": command, "env": _variables(variables), "instance": instance}
+    request = {"command": _argv(command), "env": _variables(variables), "instance": instance}
     _hold(context, path, request, no_tty)
 
 
@@ -56,6 +62,10 @@ def _hold(context: Context, path: str, request: dict[str, Any], no_tty: bool) ->
     code = run_command(context.client(), path, request, tty=has_terminal() and not no_tty)
     if code:
         raise click.exceptions.Exit(code)
+
+
+def _argv(command: tuple[str, ...]) -> tuple[str, ...]:
+    return ("sh", "-c", *command) if len(command) == 1 and " " in command[0].strip() else command
 
 
 def _variables(texts: tuple[str, ...]) -> dict[str, str]:

@@ -93,11 +93,16 @@ def restart(context: Context, app: str, process: str, detach: bool) -> None:
 
 @click.command()
 @click.argument("app", default="")
+@click.option("--process", default="", metavar="NAME", help="Only this command of `mini run` or cron, such as run.1.")
 @on_app
 @pass_context
-def stop(context: Context, app: str) -> None:
+def stop(context: Context, app: str, process: str) -> None:
     """Stops an app and keeps it, until `mini start`."""
     name = context.app(app)
+    if process:
+        context.client().delete(f"/v1/apps/{segment(name)}/runs/{segment(process)}")
+        context.info(f"Stopped {process} of {context.named(name)}.")
+        return
     context.client().post(f"/v1/apps/{segment(name)}/stop")
     context.info(f"Stopped {context.named(name)}. Start it: mini start {name}")
 

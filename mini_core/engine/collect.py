@@ -14,7 +14,7 @@ from mini_core.engine.parts import Parts
 from mini_core.errors import MiniError
 from mini_core.redact import Redactor
 from mini_core.store.records import App, Instance
-from mini_core.types import LogLine
+from mini_core.types import LogLine, replace
 
 log = logging.getLogger(__name__)
 
@@ -138,13 +138,25 @@ class Collectors:
                 self._collectors[item.id] = Collector(self._parts, self._redactors, app, item)
 
     def finish(self, item: Instance) -> None:
-        """Before an instance is removed: its last words are stored."""
+        """Before an instance is removed: its last words are stored. Until then its collector stays known, so that
+        nobody starts a second one, which would store them again."""
         self.ensure(item)
         with self._lock:
-            collector = self._collectors.pop(item.id, None)
-        if collector is not None:
-            collector.finish()
-            collector.stop()
+            collector = self._collectors.get(item.id)
+        if collector is None:
+            return
+        collector.finish()
+        collector.stop()
+        with self._lock:
+            if self._collectors.get(item.id) is collector:
+                del self._collectors[item.id]
+
+    def remark(self, app: App, item: Instance, text: str) -> None:
+        """A line of the platform's own about an instance."""
+        line = LogLine(
+            at=time.time(), app=app.name, source="platform", text=text, process=item.name, release=item.release
+        )
+        self._parts.book.append(app.handle, [line])
 
     def close(self) -> None:
         with self._lock:
@@ -169,6 +181,7 @@ class RouterLog:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._redactors = Redactors(parts)
         self._path = Path(parts.router_settings.state) / "router.log"
         self._position, self._inode = self._end()
         self._rest = b""
@@ -219,10 +232,11 @@ class RouterLog:
                 text = f"{line.text} ({line.cause})" if line.cause else line.text
                 kept = LogLine(at=line.at, app=line.app, source="router", text=text, instance=line.instance)
                 by_app.setdefault(line.app, []).append(kept)
-        handles = {app.name: app.handle for app in self._parts.store.apps.all()} if by_app else {}
+        apps = {app.name: app for app in self._parts.store.apps.all()} if by_app else {}
         for name, lines in by_app.items():
-            if name in handles:
-                self._parts.book.append(handles[name], lines)
+            if app := apps.get(name):
+                redact = self._redactors.of(app)
+                self._parts.book.append(app.handle, [replace(line, text=redact(line.text)) for line in lines])
 
     def close(self) -> None:
         self._closed.set()

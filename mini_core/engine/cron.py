@@ -5,6 +5,7 @@ for."""
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -63,20 +64,25 @@ class Cron:
         self._nudge = nudge
         self._clock = clock
         self._next_check = 0.0
+        self._looked: dict[tuple[int, str], float] = {}
 
     def check(self) -> None:
         if time.monotonic() < self._next_check:
             return
         self._next_check = time.monotonic() + CHECK_EVERY
+        looked, self._looked = self._looked, {}
         for app in self._store.apps.all():
             if app.release is None or app.state != "running":
                 continue
             stored = self._store.releases.get(app.id, app.release)
             for entry in stored.extras.cron:
-                self._check_entry(app, stored, entry)
+                begun = min(app.deployed_at or 0.0, looked.get((app.id, entry.name), math.inf))
+                self._looked[app.id, entry.name] = self._clock()
+                self._check_entry(app, stored, entry, begun)
 
-    def _check_entry(self, app: App, stored: StoredRelease, entry: CronJob) -> None:
-        since = max(self._store.cron.last(app.id, entry.name) or 0.0, app.deployed_at or 0.0)
+    def _check_entry(self, app: App, stored: StoredRelease, entry: CronJob, begun: float) -> None:
+        """begun: since when its slots count. A deploy between a slot and the next look does not swallow it."""
+        since = max(self._store.cron.last(app.id, entry.name) or 0.0, begun)
         slot = due(entry.schedule, since, self._clock())
         if slot is None:
             return

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from mini_core import api
 from mini_core.engine.failures import megabytes
 from mini_core.engine.parts import Parts
-from mini_core.engine.specs import limits_of, processes_of
+from mini_core.engine.specs import ONE_SHOT, limits_of, processes_of
 from mini_core.errors import NotFound
 from mini_core.store.records import App, Deploy, Instance, StoredRelease
 from mini_core.types import InstanceStatus
@@ -69,7 +69,7 @@ def release_info(app: App, stored: StoredRelease) -> api.ReleaseInfo:
 
 def app_info(parts: Parts, app: App, base_url: str) -> api.AppInfo:
     store = parts.store
-    live = store.instances.find(app=app.id, phase="live")
+    live = store.instances.standing(app.id)
     stored = store.releases.get(app.id, app.release) if app.release is not None else None
     urls = parts.urls(app, base_url)
     worst = max(live, key=lambda item: item.crashes, default=None)
@@ -157,6 +157,8 @@ def _instance_state(item: Instance, status: InstanceStatus | None) -> str:
     if item.phase == "retired":
         return "stopping"
     if status is None or status.state in ("exited", "gone"):
+    if item.kind in ONE_SHOT:
+        return "starting" if status is None else "running" if status.state == "running" else "stopping"
         return "crashed" if item.phase == "live" else "starting"
     if item.healthy:
         return "running"
@@ -186,7 +188,7 @@ def crash_note(parts: Parts, item: Instance, stored: StoredRelease | None) -> st
 def find_instance(parts: Parts, app: App, name: str) -> Instance:
     """The running instance of a name such as "web.1", or the first one where the name is "" or a process type.
     Raises NotFound."""
-    live = [item for item in parts.store.instances.find(app=app.id, phase="live") if item.healthy]
+    live = [item for item in parts.store.instances.standing(app.id) if item.healthy]
     for item in live:
         if name in ("", item.name, item.process):
             return item

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from mini_core.engine import restore
+from mini_core.engine import restore, volumes
 from mini_core.engine.parts import Parts
 from mini_core.engine.plugins import add_hook_jobs
 from mini_core.engine.queue import DeployQueue
@@ -39,7 +39,7 @@ class Housekeeper:
     def kinds(self) -> dict[str, Callable[[Work], None]]:
         return {
             "destroy": self.destroy,
-            "remove-volume": self.remove_volume,
+            volumes.REMOVAL: self.remove_volume,
             "retire-platform": partial(restore.retire, self._parts),
             "restore-plugin": partial(restore.restore_plugin, self._parts),
         }
@@ -84,13 +84,17 @@ class Housekeeper:
         if deploy is not None and deploy.state in ("failed", "cancelled"):
             return
         name = str(job.data["name"])
+        if deploy is not None and deploy.state != "done":
+            raise Unavailable(f"The volume {name} is still in use.")
+        if any(volume.name == name for volume in volumes.of(self._parts, app)):
+            return  # a rollback has brought it back
         used = {item.release for item in self._store.instances.find(app=app.id)}
         mounted = any(
             volume.name == name
             for version in used
             for volume in self._store.releases.get(app.id, version).release.volumes
         )
-        if mounted or (deploy is not None and deploy.state != "done"):
+        if mounted:
             raise Unavailable(f"The volume {name} is still in use.")
         self._parts.runtime.remove_volume(app.handle, name)
 

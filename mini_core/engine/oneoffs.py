@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 
 from mini_core import api
 from mini_core.engine.describe import find_instance
 from mini_core.engine.job import QuietJob
 from mini_core.engine.parts import Parts
-from mini_core.engine.specs import new_instance, spec_of
-from mini_core.errors import Conflict, MiniError, Unavailable, UsageError
+from mini_core.engine.requests import current_release
+from mini_core.engine.specs import ONE_SHOT, new_instance, spec_of
+from mini_core.errors import MiniError, NotFound, Unavailable, UsageError
 from mini_core.interfaces import OneOff
 from mini_core.reconcile import Reconciler
-from mini_core.store.records import App
+from mini_core.store.records import App, Instance
+from mini_core.types import InstanceSpec
 
 START_TIMEOUT = 120.0
 
@@ -51,64 +54,57 @@ class Session:
                 closed()
 
 
-class Detached:
-    """A one-off that goes on by itself: its output is its log, and closing lets go of it."""
-
-    def __init__(self, parts: Parts, instance: str) -> None:
-        self._parts = parts
-        self._instance = instance
-
-    def output(self) -> Iterator[tuple[str, bytes]]:
-        yield "stdout", f"{self._instance}\n".encode()
-
-    def write(self, data: bytes) -> None:  # noqa: ARG002
-        raise UsageError("It runs detached: it has no input.")
-
-    def close_stdin(self) -> None:
-        return
-
-    def resize(self, rows: int, columns: int) -> None:  # noqa: ARG002
-        return
-
-    def signal(self, number: int) -> None:  # noqa: ARG002 - it is asked to end, whatever the number
-        self._parts.runtime.stop(self._instance, grace=self._parts.settings.grace)
-
-    def wait(self) -> int:
-        return 0
-
-    def close(self) -> None:
-        return
-
-
 def run(parts: Parts, reconciler: Reconciler, app: App, request: api.OneOffRequest) -> OneOff:
-    """A command in a new instance of the current release. Raises Conflict where there is none."""
-    if app.release is None:
-        raise Conflict(f"{app.name} has no release yet.", hint=f"mini deploy . {app.name}")
-    _check(parts, request)
-    stored = parts.store.releases.get(app.id, app.release)
-    taken = [item.index for item in parts.store.instances.find(app=app.id, kind="oneoff")]
-    item = new_instance(parts, app, stored, "run", max(taken, default=0) + 1, "oneoff")
-    spec = spec_of(
-        parts, app, stored, item, command=request.command, env=request.env, tty=request.tty, stdin=not request.detach
-    )
-    job = QuietJob(START_TIMEOUT)
+    """A command in a new instance of the current release, its streams connected. Raises Conflict where there is
+    none."""
+    item, spec = _prepare(parts, app, request, stdin=True)
     reconciler.sessions.add(item.id)
     try:
-        parts.store.instances.change(item.id, phase="live")
-        if request.detach:
-            parts.runtime.start(spec, job)
-            reconciler.sessions.discard(item.id)
-            return Detached(parts, item.id)
-        inner = parts.runtime.attach(spec, job)
+        inner = parts.runtime.attach(spec, QuietJob(START_TIMEOUT))
         if request.tty:
             inner.resize(request.rows, request.columns)
     except BaseException:
-        _end(reconciler, item.id)
+        _end(parts, reconciler, item.id)
         raise
-    return Session(inner, lambda: _end(reconciler, item.id))
+    return Session(inner, lambda: _end(parts, reconciler, item.id))
 
 
-def _end(reconciler: Reconciler, instance: str) -> None:
+def start(parts: Parts, app: App, request: api.OneOffRequest) -> api.Started:
+    """The same, going on by itself: its output is in the app's log, and how it ended, too."""
+    item, spec = _prepare(parts, app, request, stdin=False)
+    parts.lent[item.id] = tuple(request.env.values())
+    try:
+        parts.runtime.start(spec, QuietJob(START_TIMEOUT))
+    except BaseException:
+        parts.store.instances.change(item.id, phase="retired")
+        raise
+    return api.Started(name=item.name, id=item.id)
+
+
+def stop(parts: Parts, app: App, name: str) -> None:
+    """Ends a command that runs by itself, such as run.1. Raises NotFound."""
+    found = [item for item in parts.store.instances.find(app=app.id, phase="live") if item.name == name]
+    if found and found[0].kind not in ONE_SHOT:
+        hint = f"mini scale {found[0].process}=0 -a {app.name}"
+        raise UsageError(f"{name} is started again when it ends.", hint=hint)
+    if not found:
+        raise NotFound(f"{app.name} runs no command {name}.", hint=f"mini ps {app.name}", code="no-instance")
+    parts.store.instances.change(found[0].id, phase="retired")
+
+
+def _prepare(parts: Parts, app: App, request: api.OneOffRequest, *, stdin: bool) -> tuple[Instance, InstanceSpec]:
+    """Written down, with a number of its own."""
+    stored = current_release(parts, app)
+    _check(parts, request)
+    taken = [item.index for item in parts.store.instances.find(app=app.id, kind="oneoff")]
+    item = new_instance(parts, app, stored, "run", max(taken, default=0) + 1, "oneoff")
+    parts.store.instances.change(item.id, phase="live", started_at=time.time())
+    spec = spec_of(parts, app, stored, item, command=request.command, env=request.env, tty=request.tty, stdin=stdin)
+    return item, spec
+
+
+def _end(parts: Parts, reconciler: Reconciler, instance: str) -> None:
+    parts.store.instances.change(instance, phase="retired")
     reconciler.sessions.discard(instance)
     reconciler.nudge()
 

@@ -23,7 +23,8 @@ from mini_core.types import Image, RouterSettings, Secret
 @dataclass(frozen=True, kw_only=True)
 class Parts:
     """platform: its id. port: the one that URLs carry. https_routers: names of the installed ones that have it.
-    pending: secrets of deploys under way, by app, so that they are masked before they are part of any release."""
+    pending: secrets of deploys under way, by app, so that they are masked before they are part of any release. lent:
+    those that were given to one command, by instance."""
 
     platform: str
     settings: Settings
@@ -40,6 +41,7 @@ class Parts:
     https_routers: tuple[str, ...] = ()
     allocating: threading.Lock = field(default_factory=threading.Lock)
     pending: dict[int, tuple[Secret, ...]] = field(default_factory=dict)
+    lent: dict[str, tuple[Secret, ...]] = field(default_factory=dict)
 
     def builder(self) -> Builder:
         """The one whose images the runtime runs. Raises Unavailable where no plugin provides one."""
@@ -65,6 +67,7 @@ class Parts:
         secrets = [*self.store.apps.env(app.id).values(), *self.store.apps.env(app.id, build=True).values()]
         secrets += self.pending.get(app.id, ())
         for item in self.store.instances.find(app=app.id):
+            secrets += self.lent.get(item.id, ())
             if item.release != app.release:
                 secrets += self._of_release(app, item.release)
         if app.release is not None:

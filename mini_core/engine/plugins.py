@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mini_core.engine.parts import Parts
+from mini_core.errors import MiniError
 from mini_core.store.records import Work
 from mini_core.types import LogLine
 
@@ -186,7 +187,8 @@ class Worker:
         except Exception as error:
             log.warning("job %s of %s failed", job.kind, job.plugin or "the platform", exc_info=error)
             wait = min(2.0**job.attempts, LONGEST_RETRY)
-            self._parts.store.jobs.failed(job, f"{type(error).__name__}: {error}", time.time() + wait)
+            text = error.message if isinstance(error, MiniError) else f"{type(error).__name__}: {error}"
+            self._parts.store.jobs.failed(job, text, time.time() + wait)
         else:
             self._parts.store.jobs.done(job)
         with self._changed:

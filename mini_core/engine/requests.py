@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from mini_core import api, hosts
 from mini_core.engine.parts import Parts
 from mini_core.engine.specs import processes_of
-from mini_core.errors import Conflict, NotFound, UsageError
+from mini_core.errors import Conflict, UsageError
 from mini_core.store.records import App, StoredRelease
-from mini_core.types import Limits, Volume
+from mini_core.types import Limits
 
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 OWN_ENV = frozenset(("PORT", "HOST", "MINI_INSTANCE"))
@@ -58,6 +58,11 @@ def check_scale(stored: StoredRelease, request: api.Scale) -> None:
             raise UsageError(f"{name}={quantity}: expected 0 to {MOST}.")
     if request.process and request.process not in known:
         raise UsageError(f"There is no process type {request.process}.", hint=f"There are: {', '.join(known)}.")
+    check_limits(request)
+
+
+def check_limits(request: api.Scale) -> None:
+    """Raises UsageError for impossible ones."""
     if request.memory is not None and 0 != request.memory < SMALLEST:
         raise UsageError("The memory limit is too small to start anything.", hint="Such as --memory 256m.")
     if request.cpu is not None and request.cpu < 0:
@@ -103,28 +108,6 @@ def _no_https(parts: Parts) -> str:
     """Names a router that is installed and has HTTPS, where there is one."""
     better = f"mini up --router {parts.https_routers[0]}" if parts.https_routers else ""
     return f"No HTTPS with this router: {better or 'put a server that ends TLS in front of it'}"
-
-
-def new_volume(request: api.VolumeChange, existing: tuple[Volume, ...]) -> Volume:
-    """Raises UsageError for a path that no volume can have, Conflict for one that is taken."""
-    target = "/" + "/".join(part for part in request.target.split("/") if part)
-    if not request.target.startswith("/") or target == "/" or {"..", "."} & set(target.split("/")):
-        raise UsageError(f"{request.target!r}: expected an absolute path.", hint="Such as /data.")
-    name = request.name or re.sub(r"[^a-z0-9]+", "-", target.lower()).strip("-")
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", name):
-        raise UsageError(f"{name!r} is no name of a volume.", hint="Lower-case letters, digits and -.")
-    for item in existing:
-        if item.target == target or item.name == name:
-            raise Conflict(f"There is a volume {item.name} at {item.target} already.", hint="mini volumes lists them.")
-    return Volume(name=name, target=target)
-
-
-def find_volume(volumes: tuple[Volume, ...], target: str) -> Volume:
-    """The one with this target or name. Raises NotFound."""
-    for item in volumes:
-        if target in (item.target, item.name):
-            return item
-    raise NotFound(f"There is no volume {target}.", hint="mini volumes lists them.", code="no-volume")
 
 
 def previous_version(parts: Parts, app: App) -> int:

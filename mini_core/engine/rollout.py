@@ -42,7 +42,7 @@ def assemble(
     renew: process types whose instances are replaced though they are of this release; None renews all. The new
     ones are in the store, with id and address, when this returns.
     """
-    live = parts.store.instances.find(app=app.id, phase="live")
+    live = parts.store.instances.standing(app.id)
     kept, new = [], []
     for process in processes_of(stored):
         kind = "web" if process.name == "web" else "worker"

@@ -50,13 +50,13 @@ class Sleeper:
 
     def _may_sleep(self, app: App) -> bool:
         busy = app.state != "running" or app.asleep or app.maintenance or self._store.deploys.unfinished(app.id)
-        return not busy and any(item.kind == "web" for item in self._store.instances.find(app=app.id, phase="live"))
+        return not busy and any(item.kind == "web" for item in self._store.instances.standing(app.id))
 
     def put_to_sleep(self, app: App) -> None:
         """Its requests wait from now on; what runs of it is drained and stopped by the reconciler."""
         with self._store.transaction():
             self._store.apps.change(app.id, asleep=1)
-            for item in self._store.instances.find(app=app.id, phase="live"):
+            for item in self._store.instances.standing(app.id):
                 self._store.instances.change(item.id, phase="retired", routed=0)
             self._store.meta.next_generation()
             self._store.events.add("app.asleep", "platform", app.name)

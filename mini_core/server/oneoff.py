@@ -32,13 +32,10 @@ _NAMES = {"stdout": frames.STDOUT, "stderr": frames.STDERR}
 
 
 def serve(environ: dict[str, Any], slots: Slots, handler: Callable[[Call], OneOff], call: Call) -> Response:
-    """Starts the command and answers: with 204 where nobody holds its streams, else by taking the connection over.
+    """Starts the command and answers by taking the connection over.
 
     Raises UsageError where the request asks for no upgrade, and what the handler raises.
     """
-    if call.body.detach:
-        handler(call).close()
-        return Response(status=204)
     channel = getattr(environ.get("waitress.client_disconnected"), "__self__", None)
     if environ.get("HTTP_UPGRADE", "").lower() != frames.PROTOCOL or channel is None:
         raise UsageError(f"This needs a connection with Upgrade: {frames.PROTOCOL}.", code="upgrade-required")

@@ -362,6 +362,20 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     _op(
         "POST",
+        "/v1/apps/<app>/runs",
+        "A command in a new instance, which goes on by itself",
+        lambda call: call.controller.start_run(call.app, call.body, call.actor),
+        request=api.OneOffRequest,
+        response=api.Started,
+    ),
+    _op(
+        "DELETE",
+        "/v1/apps/<app>/runs/<name>",
+        "End such a command",
+        lambda call: call.controller.stop_run(call.app, call.params["name"], call.actor),
+    ),
+    _op(
+        "POST",
         "/v1/apps/<app>/exec",
         "A command in a running instance, its streams connected",
         lambda call: call.controller.exec(call.app, call.body, call.actor),

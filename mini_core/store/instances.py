@@ -65,6 +65,10 @@ class Instances:
         rows = self._db.find("instances", order=["process", "position", "created_at"], **where)
         return tuple(_instance(row) for row in rows)
 
+    def standing(self, app: int) -> tuple[Instance, ...]:
+        """The live instances of an app's process types: not the commands that run once, which no deploy ends."""
+        return tuple(item for item in self.find(app=app, phase="live") if item.kind in ("web", "worker"))
+
     def endpoints(self) -> frozenset[Endpoint]:
         """Every address that is given away."""
         return frozenset(item.endpoint for item in self.find() if item.endpoint)

@@ -92,6 +92,10 @@ class Jobs:
         self._db.delete("jobs", id=job.id)
 
 
+KEPT = 7 * 86400.0
+"""Seconds for which the runs of a cron entry are kept."""
+
+
 class CronRuns:
     """Which slots of an app's cron entries were taken: a run is written down before it starts."""
 
@@ -104,6 +108,8 @@ class CronRuns:
             self._db.insert("cron_runs", {"app": app, "entry": entry, "slot": slot, "instance": instance})
         except IntegrityError:
             return False
+        sql = "DELETE FROM cron_runs WHERE app = :app AND entry = :entry AND slot < :old"
+        self._db.execute(sql, app=app, entry=entry, old=slot - KEPT)
         return True
 
     def last(self, app: int, entry: str) -> float | None:

@@ -63,8 +63,8 @@ class StoredRelease(Value):
 class Request(Value):
     """What a deploy was asked to do; stored encrypted, since env holds secrets.
 
-    limits: changes, by process type ("" is all), where 0 takes a limit back. volumes: all of them, None: as they
-    are. version: the release to go back to. process: restart this type only.
+    limits: changes, by process type ("" is all), where 0 takes a limit back. volumes: to be added. unmounted:
+    names of those to go. version: the release to go back to. process: restart this type only.
     """
 
     options: DeployOptions = DeployOptions()
@@ -72,7 +72,8 @@ class Request(Value):
     unset: tuple[str, ...] = ()
     quantities: Mapping[str, int] = {}
     limits: Mapping[str, Limits] = {}
-    volumes: tuple[Volume, ...] | None = None
+    volumes: tuple[Volume, ...] = ()
+    unmounted: tuple[str, ...] = ()
     version: int | None = None
     process: str = ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -31,6 +32,13 @@ class Running(FakeController):
         self.app(app, "")
         self.asked = request
         return LocalCommand(request)
+
+    def start_run(self, app: str, request: api.OneOffRequest, actor: str) -> api.Started:
+        self.asked = request
+        return api.Started(name="run.1", id=f"{app}-v1-run-1-0")
+
+    def stop_run(self, app: str, name: str, actor: str) -> None:
+        assert (app, name) == ("blog", "run.1")
 
     def exec(self, app: str, request: api.OneOffRequest, actor: str) -> OneOff:
         return self.run(app, request, actor)
@@ -86,8 +94,16 @@ def test_variables_travel_in_clear_and_exec_names_a_process(controller: Running)
 
 def test_detached_returns_at_once(controller: Running):
     done = typed("run", "-a", "blog", "--detach", "sleep", "100")
-    assert done.returncode == 0 and done.stderr == b"Started in blog. Its output: mini logs blog\n"
-    assert controller.asked.detach
+    said = "Started run.1 of blog.\nIts output and its end: mini logs blog --process run.1 -f\n"
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (0, b"", said)
+    assert json.loads(typed("run", "-a", "blog", "--detach", "--json", "true").stdout)["name"] == "run.1"
+    stopped = typed("stop", "blog", "--process", "run.1")
+    assert (stopped.returncode, stopped.stderr) == (0, b"Stopped run.1 of blog.\n")
+
+
+def test_a_single_argument_with_spaces_is_a_line_for_the_shell(controller: Running):
+    assert typed("run", "-a", "blog", "echo one two | wc -w").stdout.strip() == b"2"
+    assert controller.asked.command == ("sh", "-c", "echo one two | wc -w")
 
 
 def test_ctrl_c_goes_to_the_command(controller: Running):

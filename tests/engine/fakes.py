@@ -296,6 +296,8 @@ class FakeRuntime:
         raise NotImplementedError
 
     def remove_volume(self, app: str, name: str) -> None:
+        if self._world.destroy_error:
+            raise Unavailable(self._world.destroy_error)
         self._world.gone.append(f"volume {app}/{name}")
 
     def volume_path(self, app: str, name: str) -> Path | None:

@@ -430,5 +430,5 @@ def test_a_volume_is_exported_by_its_target_or_its_name(make_two: Callable[..., 
     full(lab)
     for target in ("/data", "data"):
         assert b"".join(lab.controller.export_volume("blog", target, "me")) == b"precious"
-    with pytest.raises(MiniError, match="There is no volume /other"):
+    with pytest.raises(MiniError, match="blog has no volume /other"):
         lab.controller.export_volume("blog", "/other", "me")

@@ -9,9 +9,10 @@ import pytest
 
 from mini_core import api
 from mini_core.controller import open_controller
-from mini_core.engine.cron import due
+from mini_core.engine.cron import Cron, due
 from mini_core.errors import Conflict, NotFound, UsageError
 from mini_core.testing import free_port, tar_of, until
+from mini_core.types import Secret
 from tests.engine.conftest import Lab
 from tests.engine.dying_controller import settings
 
@@ -63,10 +64,70 @@ def test_commands_need_a_release_and_a_running_instance(lab: Lab):
     lab.deploy(web=["serve", "hello"])
     with pytest.raises(UsageError):
         lab.controller.run("blog", api.OneOffRequest(command=()), "me")
-    info = lab.controller.run("blog", api.OneOffRequest(command=("exit", "0", "done"), detach=True), "me")
-    assert b"blog-v1-run-1-" in next(info.output())[1]
-    until(lambda: "done" in [line.text for line in lab.controller.logs("blog", process="run")], what="its output")
+
+
+def run(lab: Lab, *command: str, **env: str) -> api.Started:
+    secrets = {name: Secret(item) for name, item in env.items()}
+    return lab.controller.start_run("blog", api.OneOffRequest(command=command, env=secrets), "me")
+
+
+def written(lab: Lab, process: str = "run") -> list[str]:
+    return [line.text for line in lab.controller.logs("blog", process=process)]
+
+
+def test_a_command_that_goes_on_by_itself_says_in_the_log_and_in_an_event_how_it_ended(lab: Lab):
+    lab.deploy(web=["serve", "hello"])
+    started = run(lab, "exit", "7", "done", "done")
+    assert (started.name, started.id[:14]) == ("run.1", "blog-v1-run-1-")
+    until(lambda: lab.events("run.failed"), what="its end")
+    assert lab.events("run.failed")[0].data == {"name": "run.1", "instance": started.id, "exit_code": 7}
+    until(lambda: written(lab) == ["done", "done", "Exited with code 7"], what="its lines, each once")
     lab.at_rest()
+
+
+def test_a_secret_that_is_given_to_one_command_is_masked_in_its_log(lab: Lab):
+    lab.deploy(web=["serve", "hello"])
+    run(lab, "betray", "TOKEN", TOKEN="open-sesame")
+    until(lambda: written(lab)[:1] == ["cannot log in with [REDACTED]"], what="its line")
+
+
+def test_deploys_restarts_and_sleep_leave_commands_alone_and_a_stop_ends_them(lab: Lab):
+    lab.deploy(web=["serve", "hello"], **{"file_mini.toml": '[deploy]\nstrategy = "recreate"\n'})
+    run(lab, "hang")
+    assert lab.deploy(web=["serve", "hello"], **{"file_mini.toml": '[deploy]\nstrategy = "recreate"\n'}).unchanged
+    lab.ended(lab.controller.restart("blog", "me"))
+    lab.set_env(A="b")
+    assert lab.controller.app("blog", "").running == {"web": 1}
+    lab.controller._engine.sleeper.put_to_sleep(lab.store.apps.get("blog"))
+    until(lambda: [item.spec.kind for item in lab.world.of("blog")] == ["oneoff"], what="sleep")
+    (command,) = lab.controller.ps("blog")
+    assert (command.name, command.state, command.release) == ("run.1", "running", 1)
+    lab.controller.stop("blog", "me")
+    assert lab.controller.ps("blog") == ()
+
+
+def test_a_command_is_stopped_by_its_name(lab: Lab):
+    lab.deploy(web=["serve", "hello"])
+    assert [run(lab, "hang").name, run(lab, "hang").name] == ["run.1", "run.2"]
+    lab.controller.stop_run("blog", "run.1", "me")
+    assert [item.name for item in lab.controller.ps("blog")] == ["run.2", "web.1"]
+    with pytest.raises(NotFound, match=r"no command run\.1"):
+        lab.controller.stop_run("blog", "run.1", "me")
+    with pytest.raises(UsageError, match=r"web\.1 is started again"):
+        lab.controller.stop_run("blog", "web.1", "me")
+
+
+def test_a_deploy_between_a_slot_and_the_look_for_it_does_not_swallow_the_slot(lab: Lab):
+    toml = '[cron]\nhourly = { schedule = "0 * * * *", command = "clean up" }\n'
+    lab.deploy(web=["serve", "hello"], **{"file_mini.toml": toml})
+    app, now = lab.store.apps.get("blog").id, at("2026-03-02T09:59:58")
+    cron = Cron(lab.controller._parts, lambda: None, clock=lambda: now)
+    for moment, deployed in (("T09:59:58", "T09:30:00"), ("T10:00:04", "T10:00:01")):
+        now = at(f"2026-03-02{moment}")
+        lab.store.apps.change(app, deployed_at=at(f"2026-03-02{deployed}"))
+        cron._next_check = 0.0
+        cron.check()
+    assert lab.store.cron.last(app, "hourly") == at("2026-03-02T10:00:00")
 
 
 @pytest.mark.slow

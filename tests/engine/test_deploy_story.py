@@ -179,6 +179,16 @@ def test_limits_make_a_release_and_0_takes_them_back(lab: Lab):
     assert lab.controller.app("blog", "").release == 4
 
 
+def test_an_app_that_needs_more_memory_for_its_first_release_gets_it(lab: Lab):
+    failure = lab.deploy(web=["oom"]).failure
+    assert failure and failure.hint == "Give it more, and deploy again: mini scale --memory 512m -a blog"
+    assert lab.controller.scale("blog", api.Scale(memory=512 * 1024 * 1024), "me") is None
+    with pytest.raises(UsageError):
+        lab.controller.scale("blog", api.Scale(memory=1), "me")
+    lab.deploy(web=["serve", "hello"])
+    assert lab.controller.releases("blog")[0].limits[""].memory == 512 * 1024 * 1024
+
+
 def test_what_cannot_be_scaled_is_refused(lab: Lab):
     lab.deploy(web=["serve", "hello"])
     for wrong in (api.Scale(quantities={"wbe": 1}), api.Scale(quantities={"web": -1}), api.Scale(memory=5)):
@@ -261,6 +271,17 @@ def test_only_so_many_images_are_kept(make_lab: Callable[..., Lab]):
     assert len(lab.world.images) == 2
     back = lab.ended(lab.controller.rollback("blog", api.Rollback(version=1), "me"))
     assert back.failure and back.failure.code == "image-gone"
+    assert back.failure.message == "The image of v1 is gone: those of the last 2 releases are kept."
+    assert back.failure.hint == "Go back to v3, or deploy its source again: mini deploy . blog"
+
+
+def test_releases_that_share_an_image_count_as_one(make_lab: Callable[..., Lab]):
+    lab = make_lab(keep=2)
+    lab.deploy(web=["serve", "hello"])
+    for number in range(4):
+        lab.set_env(NUMBER=str(number))
+    back = lab.ended(lab.controller.rollback("blog", api.Rollback(version=1), "me"))
+    assert (back.state, lab.controller.env("blog")) == ("done", {})
 
 
 def test_a_renamed_app_goes_on_without_a_restart(lab: Lab):
@@ -309,6 +330,41 @@ def test_volumes_are_mounted_by_a_release_and_removed_on_demand(lab: Lab):
     lab.ended(lab.controller.remove_volume("blog", "/data", "me"))
     until(lambda: "volume blog/data" in lab.world.gone, what="the volume's end")
     assert lab.controller.volumes("blog") == ()
+
+
+def test_a_volume_that_is_added_again_before_the_files_are_gone_is_another_one(lab: Lab):
+    lab.deploy()
+    data = api.VolumeChange(target="/data")
+    lab.ended(lab.controller.add_volume("blog", data, "me"))
+    lab.world.destroy_error = "still busy"
+    lab.ended(lab.controller.remove_volume("blog", "/data", "me"))
+    with pytest.raises(Conflict, match="are being removed"):
+        lab.controller.add_volume("blog", api.VolumeChange(target="/data", name="data"), "me")
+    lab.ended(lab.controller.add_volume("blog", data, "me"))
+    assert lab.controller.volumes("blog") == (api.VolumeChange(target="/data", name="data-2"),)
+    lab.world.destroy_error = ""
+    until(lambda: not lab.store.jobs.all(), what="the end of the old one")
+    assert lab.world.gone == ["volume blog/data"]
+
+
+def test_a_rollback_brings_a_volume_back_whose_files_are_still_there(lab: Lab):
+    lab.deploy()
+    lab.ended(lab.controller.add_volume("blog", api.VolumeChange(target="/data"), "me"))
+    lab.world.destroy_error = "still busy"
+    lab.ended(lab.controller.remove_volume("blog", "/data", "me"))
+    lab.ended(lab.controller.rollback("blog", api.Rollback(version=2), "me"))
+    lab.world.destroy_error = ""
+    until(lambda: not lab.store.jobs.all(), what="the end of the removal")
+    assert lab.world.gone == []
+
+
+def test_volumes_that_are_added_at_once_are_all_there(lab: Lab):
+    lab.deploy()
+    changes = [lab.controller.add_volume("blog", api.VolumeChange(target=f"/{name}"), "me") for name in ("b", "a")]
+    for info in changes:
+        lab.ended(info)
+    assert [item.target for item in lab.controller.volumes("blog")] == ["/a", "/b"]
+    assert [item.name for item in lab.world.running("blog")[0].spec.volumes] == ["a", "b"]
 
 
 def test_maintenance_answers_for_the_app_and_ends(lab: Lab):

@@ -87,11 +87,13 @@ def test_a_client_that_leaves_ends_the_command(platform: Platform) -> None:
     until(lambda: not alive(int(data)))
 
 
-def test_the_environment_is_passed_and_a_detached_command_holds_no_stream(platform: Platform) -> None:
+def test_the_environment_is_passed_and_a_command_that_goes_on_by_itself_has_a_name(platform: Platform) -> None:
     session = Session(platform, ["sh", "-c", "echo $WHO"], env={"WHO": "me"})
     assert session.rest() == ({frames.STDOUT: b"me\n"}, 0)
-    answer = platform.key.send("POST", "/v1/apps/blog/run", {"command": ["true"], "detach": True})
-    assert answer.status == 204
+    answer = platform.key.send("POST", "/v1/apps/blog/runs", {"command": ["true"]})
+    assert (answer.status, answer.json()["name"]) == (200, "run.1")
+    assert platform.key.request("DELETE", "/v1/apps/blog/runs/run.1").status == 204
+    assert platform.client("mini_blog").send("POST", "/v1/apps/shop/runs", {"command": ["true"]}).status == 403
 
 
 def test_without_an_upgrade_nothing_is_started(platform: Platform) -> None:
