@@ -156,9 +156,9 @@ def _command(argv: Sequence[str]) -> str:
 def _instance_state(item: Instance, status: InstanceStatus | None) -> str:
     if item.phase == "retired":
         return "stopping"
-    if status is None or status.state in ("exited", "gone"):
     if item.kind in ONE_SHOT:
         return "starting" if status is None else "running" if status.state == "running" else "stopping"
+    if status is None or status.state in ("exited", "gone"):
         return "crashed" if item.phase == "live" else "starting"
     if item.healthy:
         return "running"
