@@ -54,7 +54,8 @@ on_app = options(APP, HOST, JSON)
 
 
 class DefaultGroup(click.Group):
-    """A group that means one of its commands where none is named: `mini apps` is `mini apps list`."""
+    """A group that means one of its commands where none is named: `mini apps` is `mini apps list`, and, where that
+    takes an app, `mini releases blog` is `mini releases list blog`."""
 
     def __init__(self, *arguments: Any, default: str = "list", **more: Any) -> None:
         super().__init__(*arguments, **more)
@@ -62,6 +63,16 @@ class DefaultGroup(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         wants_help = args and args[0] in ctx.help_option_names
-        if not wants_help and (not args or args[0].startswith("-")):
+        if not wants_help and (not args or args[0].startswith("-") or self._is_app(args[0])):
             args = [self.default, *args]
         return super().parse_args(ctx, args)
+
+    def _is_app(self, word: str) -> bool:
+        """Whether it can be meant as an app's name, and is no misspelt command."""
+        from difflib import get_close_matches
+
+        takes_app = any(isinstance(item, click.Argument) and item.name == "app" for item in self._default().params)
+        return takes_app and word not in self.commands and not get_close_matches(word, self.commands)
+
+    def _default(self) -> click.Command:
+        return self.commands[self.default]

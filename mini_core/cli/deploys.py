@@ -10,7 +10,7 @@ from mini_core import api
 from mini_core.cli.base import APP, HOST, JSON, DefaultGroup, on_server, options, pass_context
 from mini_core.cli.context import Context
 from mini_core.cli.output import age, moment, seconds, table
-from mini_core.cli.view import follow, show_failure
+from mini_core.cli.view import failure_lines, follow
 from mini_core.client.http import segment
 
 
@@ -54,16 +54,20 @@ def show(context: Context, id: int, log: bool) -> None:  # noqa: A002 - the argu
         for event in events:
             context.line(event, "")
         return
-    context.data(info, list(_lines(info)))
+    context.data(info, [*_lines(info), *_end(context, info)])
     if log:
         click.echo()
         for event in events:
             if event.kind in ("output", "info", "warning"):
                 click.echo(event.text)
-    if not context.json and info.state in ("failed", "cancelled"):
-        show_failure(context, info)
-    if not log:
+    else:
         context.info(f"Everything that it wrote: mini deploys show {id} --log")
+
+
+def _end(context: Context, info: api.DeployInfo) -> Iterator[str]:
+    if info.state in ("failed", "cancelled"):
+        yield ""
+        yield from failure_lines(context, info)
 
 
 def _lines(info: api.DeployInfo) -> Iterator[str]:
@@ -76,7 +80,7 @@ def _lines(info: api.DeployInfo) -> Iterator[str]:
         yield f"Step:     {info.step}"
     if info.release:
         yield f"Release:  v{info.release}"
-    if info.url:
+    if info.url and info.state == "done":
         yield f"URL:      {info.url}"
 
 

@@ -38,8 +38,8 @@ def list_(context: Context, app: str) -> None:
 def _row(item: api.ReleaseInfo) -> tuple[str, ...]:
     commit = item.commit[:8] + (f" +{item.changed}" if item.commit and item.changed else "")
     kept = "" if item.image_kept else "gone"
-    current = "current" if item.current else ""
-    return f"v{item.version}", current, f"{age(item.created_at)} ago", item.created_by, item.reason, commit, kept
+    state = "current" if item.current else "failed" if item.state == "failed" else ""
+    return f"v{item.version}", state, f"{age(item.created_at)} ago", item.created_by, item.reason, commit, kept
 
 
 @releases.command()
@@ -55,7 +55,8 @@ def show(context: Context, release: str) -> None:
 
 
 def _lines(item: api.ReleaseInfo) -> Iterator[str]:
-    yield f"v{item.version}{' (current)' if item.current else ''}: {item.reason}"
+    state = " (current)" if item.current else " (failed, never live)" if item.state == "failed" else ""
+    yield f"v{item.version}{state}: {item.reason}"
     yield f"Created:   {moment(item.created_at)} by key {item.created_by}"
     if item.commit:
         yield f"Commit:    {item.commit}{f' and {item.changed} changed files' if item.changed else ''}"

@@ -7,6 +7,7 @@ import shutil
 import socket
 import sys
 from collections import deque
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import click
@@ -22,7 +23,8 @@ STEP_WORDS = {
     "received": "taking the source",
     "planned": "planning",
     "built": "building",
-    "released": "the release command",
+    "released": "making the release",
+    "release": "release phase",
     "starting": "starting",
     "healthy": "waiting until healthy",
     "routed": "switching routes",
@@ -203,7 +205,9 @@ def _finish(context: Context, info: api.DeployInfo, app: api.AppInfo, view: Depl
     if context.json:
         context.document(info)
     if info.state in ("failed", "cancelled"):
-        show_failure(context, info, seen=view)
+        for line in failure_lines(context, info, seen=view):
+            context.info(line)
+        context.info(f"Look at it again: mini deploys show {info.id}")
         if app.release is not None:
             context.info(f"{app.name} goes on with v{app.release}.")
         raise click.exceptions.Exit(1)
@@ -245,22 +249,18 @@ def without_localhost(url: str) -> str:
     return ""
 
 
-def show_failure(context: Context, info: api.DeployInfo, seen: DeployView | None = None) -> None:
+def failure_lines(context: Context, info: api.DeployInfo, seen: DeployView | None = None) -> Iterator[str]:
     """Which step failed and why, the last lines of its log unless the user has just seen them, and what to do."""
     error = context.style("Error: ", fg="red", bold=True)
     failure = info.failure
-    if info.state == "cancelled":
-        context.info(f"{error}Deploy {info.id} was cancelled{f': {failure.message}' if failure else ''}")
-        return
-    if failure is None:
-        context.info(f"{error}Deploy {info.id} failed")
+    if info.state == "cancelled" or failure is None:
+        what = "was cancelled" if info.state == "cancelled" else "failed"
+        yield f"{error}Deploy {info.id} {what}{f': {without_stop(failure.message)}' if failure else ''}"
         return
     step = failure.step or info.step
     during = "" if failure.message.startswith(step) else f" ({STEP_WORDS.get(step, step)})"
-    context.info(f"{error}Deploy {info.id} failed{during}: {without_stop(failure.message)}")
+    yield f"{error}Deploy {info.id} failed{during}: {without_stop(failure.message)}"
     if failure.tail and not (seen and seen.has_shown(failure.tail)):
-        for line in failure.tail:
-            context.info((INDENT + line).rstrip())
+        yield from ((INDENT + line).rstrip() for line in failure.tail)
     if failure.hint:
-        context.info(failure.hint)
-    context.info(f"Look at it again: mini deploys show {info.id}")
+        yield failure.hint

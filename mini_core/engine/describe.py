@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from mini_core import api
+from mini_core.engine.causes import signal_name
 from mini_core.engine.failures import megabytes
 from mini_core.engine.parts import Parts
 from mini_core.engine.specs import ONE_SHOT, limits_of, processes_of
@@ -175,7 +176,7 @@ def crash_note(parts: Parts, item: Instance, stored: StoredRelease | None) -> st
     if item.oom:
         words.append(f"out of memory ({megabytes(memory)})" if memory else "out of memory")
     elif item.signal:
-        words.append(f"signal {item.signal}")
+        words.append(signal_name(item.signal))
     elif item.exit_code is not None:
         words.append(f"exit code {item.exit_code}")
     elif item.next_try is not None:

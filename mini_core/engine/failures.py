@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import re
-import signal as signals
 from collections.abc import Iterable, Sequence
 
 from mini_core.api import Failure
+from mini_core.engine.causes import how_it_ended, likely_cause
 from mini_core.errors import MiniError, StartError
 from mini_core.redact import Redactor
 from mini_core.types import InstanceStatus, LogLine
@@ -59,8 +58,8 @@ def failure_of(error: BaseException, step: str, redact: Redactor) -> Failure:
     )
 
 
-def ended(name: str, status: InstanceStatus, memory: int | None, lines: Iterable[LogLine]) -> InstanceFailed:
-    """The error for an instance that should run and has ended."""
+def ended(app: str, name: str, status: InstanceStatus, memory: int | None, lines: Iterable[LogLine]) -> InstanceFailed:
+    """The error for an instance that should run and has ended. app, name: as the user knows them."""
     tail = [line.text for line in lines][-TAIL:]
     after = _after(status)
     if status.oom:
@@ -68,7 +67,7 @@ def ended(name: str, status: InstanceStatus, memory: int | None, lines: Iterable
         return InstanceFailed(
             f"{name} ran out of memory{limit}{after}.",
             code="out-of-memory",
-            hint=f"Give it more: mini scale --memory {_double(memory)}",
+            hint=f"Give it more, and deploy again: mini scale --memory {_double(memory)} -a {app}",
             tail=tail,
             exit_code=status.exit_code,
             signal=status.signal,
@@ -76,20 +75,11 @@ def ended(name: str, status: InstanceStatus, memory: int | None, lines: Iterable
     return InstanceFailed(
         f"{name} {how_it_ended(status.exit_code, status.signal)}{after}.",
         code="exited",
-        hint=likely_cause(tail, status.exit_code),
+        hint=likely_cause(app, tail, status.exit_code, status.signal),
         tail=tail,
         exit_code=status.exit_code,
         signal=status.signal,
     )
-
-
-def how_it_ended(exit_code: int | None, signal: int | None) -> str:
-    if signal:
-        try:
-            return f"was ended by {signals.Signals(signal).name}"
-        except ValueError:
-            return f"was ended by signal {signal}"
-    return "has gone" if exit_code is None else f"exited with code {exit_code}"
 
 
 def _after(status: InstanceStatus) -> str:
@@ -103,33 +93,6 @@ def megabytes(size: int) -> str:
 
 
 def _double(memory: int | None) -> str:
-    return f"{memory * 2 // MEGABYTE}m" if memory else "1g"
-
-
-_MISSING = "The package {0} is not installed: add it to the dependencies."
-
-_CAUSES: tuple[tuple[str, str], ...] = (
-    (
-        r"ModuleNotFoundError: No module named '([^'.]+)",
-        "The package {0} is not installed: add it to the dependencies.",
-    ),
-    (r"Cannot find module '([^'./][^']*)'", "The package {0} is not installed: add it to the dependencies."),
-    (r"(?i)EADDRINUSE|address already in use", "Its port is taken by something else: listen on $PORT."),
-    (r"KeyError: '([A-Z][A-Z0-9_]+)'", "If {0} is a variable of its environment: mini env set {0}=…"),
-    (r"(?:sh|bash): (?:line )?\d+: (\S+): (?:command )?not found", "{0} is not installed: see the start command."),
-    (r"(?i)permission denied", "It may not read or write something; it does not run as root."),
-    (r"(?i)could not connect|ECONNREFUSED|Connection refused", "It cannot reach a service that it needs."),
-)
-
-
-def likely_cause(tail: Sequence[str], exit_code: int | None) -> str:
-    """One sentence on what to do, from what the app wrote."""
-    text = "\n".join(tail)
-    for pattern, hint in _CAUSES:
-        if match := re.search(pattern, text):
-            return hint.format(*match.groups())
-    if exit_code == 0:
-        return "It ended by itself: a web process or worker has to keep running."
-    if exit_code == 127:
-        return "Its start command was not found: mini plan shows which one is used."
-    return "Its last lines say why." if tail else "It wrote nothing: mini plan shows how it is started."
+    """What to try next, as one types it."""
+    size = 2 * memory // MEGABYTE if memory else 1024
+    return f"{size}m" if size % 1024 else f"{size // 1024}g"

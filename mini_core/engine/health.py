@@ -103,6 +103,7 @@ class Watch:
         self,
         runtime: Runtime,
         spec: InstanceSpec,
+        app: str,
         host: str,
         *,
         isolated: bool,
@@ -110,6 +111,7 @@ class Watch:
     ) -> None:
         self.spec = spec
         self._runtime = runtime
+        self._app = app
         self._host = host
         self._isolated = isolated
         self._clock = clock
@@ -208,7 +210,7 @@ class Watch:
     def _ended(self, status: InstanceStatus | None) -> InstanceFailed:
         if status is None:
             return InstanceFailed(f"{self.name} was removed from outside while it started.", code="gone")
-        return ended(self.name, status, self.spec.limits.memory, self.last_lines())
+        return ended(self._app, self.name, status, self.spec.limits.memory, self.last_lines())
 
     def _loopback_only(self, listening: Sequence[Endpoint]) -> InstanceFailed:
         ports = ", ".join(dict.fromkeys(str(item) for item in listening))
@@ -248,6 +250,4 @@ def _advice(path: str, host: str, last: Answer) -> str:
         return "It has to answer HTTP requests; for a slow start, raise [health] timeout in mini.toml."
     if last.status == 400:
         return f"Does it accept the host name {host} (Django: ALLOWED_HOSTS)?"
-    if last.status >= 500:
-        return "Its own lines say why; mini run -- COMMAND tries things out in the release that runs."
-    return f"{path} has to answer below 400: name another one as [health] path in mini.toml."
+    return f"{path} has to answer below 400; [health] path in mini.toml names another one."

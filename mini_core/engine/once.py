@@ -59,7 +59,7 @@ def _outcome(
     parts.store.instances.change(item.id, exit_code=status.exit_code if status else None)
     if status is None:
         return InstanceFailed(f"{name} was removed from outside.", code="gone")
-    return None if status.exit_code == 0 else ended(name, status, memory, lines)
+    return None if status.exit_code == 0 else ended(app.name, name, status, memory, lines)
 
 
 def _wait(parts: Parts, job: DeployJob, item: Instance) -> InstanceStatus | None:

@@ -31,6 +31,9 @@ OVERTIME = 60.0
 CLOSE_PATIENCE = 5.0
 """Seconds that closing waits for what is under way to let go."""
 
+STEPS = ("received", "planned", "built", "released", "starting", "healthy", "routed")
+"""Of a deploy, up to the commit point."""
+
 KEPT_DEPLOYS = 100
 """Per app, with their logs."""
 
@@ -267,9 +270,9 @@ class DeployQueue:
         self.roll_back(deploy)
         failure = Failure(
             code="interrupted",
-            message=f"The controller was restarted after the step {deploy.step!r}; the app goes on as it was.",
+            message="The controller was restarted meanwhile.",
             hint="Deploy again." if deploy.kind == "deploy" else "Try again.",
-            step=deploy.step,
+            step=STEPS[STEPS.index(deploy.step) + 1],
         )
         self._remove_archive(deploy)
         return self._end(deploy, "failed", failure)

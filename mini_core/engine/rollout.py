@@ -77,7 +77,8 @@ def start(parts: Parts, specs: Mapping[str, InstanceSpec], job: Job) -> None:
 def wait_healthy(parts: Parts, app: App, specs: Mapping[str, InstanceSpec], job: Job) -> dict[str, Healthy]:
     """Returns when all are healthy. Raises InstanceFailed for the first that cannot become so, and Cancelled."""
     host = parts.hosts(app)[0]
-    waiting = {name: Watch(parts.runtime, spec, host, isolated=parts.isolated) for name, spec in specs.items()}
+    isolated = parts.isolated
+    waiting = {name: Watch(parts.runtime, spec, app.name, host, isolated=isolated) for name, spec in specs.items()}
     healthy: dict[str, Healthy] = {}
     began = time.monotonic()
     while True:

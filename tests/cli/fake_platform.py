@@ -208,7 +208,8 @@ class FakeController(Controller):
         return self.deploy_info(deploy)
 
     def releases(self, app: str) -> tuple[api.ReleaseInfo, ...]:
-        return (self.release(app, 2), replace(self.release(app, 1), current=False, image_kept=False))
+        gone = replace(self.release(app, 1), current=False, image_kept=False)
+        return (self.release(app, 2), gone, replace(self.release(app, 0), current=False, state="failed"))
 
     def release(self, app: str, version: int) -> api.ReleaseInfo:
         return api.ReleaseInfo(

@@ -107,9 +107,12 @@ def test_local_processes_are_called_so(mini: Mini, blog: FakeController):
 
 
 def test_releases_are_listed_and_shown(mini: Mini, blog: FakeController):
-    lines = mini("releases", "-a", "blog").out.splitlines()
+    lines = mini("releases", "blog").out.splitlines()
+    assert mini("releases", "-a", "blog").out.splitlines() == lines
+    assert "No such command 'shwo'" in mini("releases", "shwo", code=2).err
     assert " ".join(lines[1].split()) == "v2 current 60 min ago admin deploy 01234567 +2"
     assert lines[2].split()[-1] == "gone"
+    assert lines[3].split()[:2] == ["v0", "failed"]
     shown = mini("releases", "show", "v2", "-a", "blog").out
     assert "Process:   web: gunicorn app:app" in shown and "Limits:    all: 512 MB" in shown
 

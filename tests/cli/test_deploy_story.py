@@ -176,7 +176,8 @@ def test_a_failure_names_the_step_shows_the_last_lines_and_what_to_do(mini: Mini
         "Look at it again: mini deploys show 41",
     ]
     shown = mini("deploys", "show", "41")
-    assert "failed (waiting until healthy)" in shown.err and "No module named 'flask'" in shown.err
+    assert "failed (waiting until healthy)" in shown.out and "No module named 'flask'" in shown.out
+    assert shown.err == "Everything that it wrote: mini deploys show 41 --log\n"
 
 
 def test_last_lines_that_were_just_shown_are_not_shown_twice(mini: Mini, server: FakeServer, folder: Path):

@@ -13,6 +13,7 @@ import pytest
 
 from mini_core import api
 from mini_core.controller import open_controller
+from mini_core.engine.causes import how_it_ended, likely_cause
 from mini_core.errors import Conflict, MiniError, UsageError
 from mini_core.hooks import Hooks
 from mini_core.plugins import Plugins
@@ -77,10 +78,40 @@ def test_what_the_images_own_health_check_says_counts(lab: Lab):
     assert lab.deploy(web=["serve", "new"]).state == "done"
 
 
-def test_a_likely_cause_is_named(lab: Lab):
+CAUSES = {
+    "ModuleNotFoundError: No module named 'flask'": "The package flask is not installed: add it to the dependencies.",
+    "Error: Cannot find module 'express'": "The package express is not installed: add it to the dependencies.",
+    "Error: Cannot find module '/app/server.js'": "There is no server.js: ",
+    "Error: Cannot find module './db'": "There is no ./db: is it ignored, or not committed?",
+    "python: can't open file '/srv/builds/c15a/app/main.py': [Errno 2] No such file or directory": "There is no main.py: ",
+    "sh: 1: exec: gunicron: not found": "There is no command gunicron: ",
+    "sh: line 1: gunicron: command not found": "There is no command gunicron: ",
+    "sh: 1: gunicron: not found": "There is no command gunicron: ",
+    'npm error Missing script: "start"': "package.json has no script start: ",
+    "Failed to find attribute 'app' in 'blog.wsgi'.": "blog.wsgi has no app: ",
+    "KeyError: 'SMTP_HOST'": "If SMTP_HOST is a variable of its environment: mini env set SMTP_HOST=… -a blog",
+    'FATAL: password authentication failed for user "app"': "A database refuses its credentials: mini env list -a blog",
+    'could not translate host name "db" to address: Name or service not known': "It does not find the host of a ",
+    "Error: connect ECONNREFUSED 127.0.0.1:5432": "It cannot reach a service that it needs; localhost is the app",
+    "it gave up": "Its last lines say why.",
+}
+
+
+@pytest.mark.parametrize("line", CAUSES)
+def test_a_likely_cause_is_named(line: str):
+    assert likely_cause("blog", ["starting", line], 1, None).startswith(CAUSES[line])
+
+
+def test_how_it_ended_is_said_with_the_signal_and_the_exit_code():
+    assert how_it_ended(3, None) == "exited with code 3"
+    assert how_it_ended(137, 9) == how_it_ended(137, None) == "was ended by SIGKILL (exit code 137)"
+    assert likely_cause("blog", ["working"], 137, None).startswith("It was killed from outside")
+    assert likely_cause("blog", ["working"], 139, 11).startswith("Native code crashed")
+
+
+def test_the_likely_cause_comes_with_the_failure(lab: Lab):
     failure = lab.deploy(web=["exit", "1", "ModuleNotFoundError: No module named 'flask'"]).failure
-    assert failure is not None
-    assert failure.hint == "The package flask is not installed: add it to the dependencies."
+    assert failure and failure.hint == "The package flask is not installed: add it to the dependencies."
 
 
 def test_in_an_isolated_runtime_listening_on_the_own_loopback_is_an_error(make_lab: Callable[..., Lab]):

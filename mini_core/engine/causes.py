@@ -1,0 +1,106 @@
+"""Why an app ended, told from what it wrote last. Pure.
+
+A file that a message names is shortened to its path in the app's folder, which ends in `/app` with every runtime.
+"""
+
+from __future__ import annotations
+
+import re
+import signal as signals
+from collections.abc import Sequence
+
+_CAUSES: tuple[tuple[str, str], ...] = (
+    (
+        r"ModuleNotFoundError: No module named '([^'.]+)",
+        "The package {0} is not installed: add it to the dependencies.",
+    ),
+    (r"Cannot find module '(?:\S*?/app/)([^']+)'", "There is no {0}: mend the start command, or is it not committed?"),
+    (r"Cannot find module '(\.[^']*)'", "There is no {0}: is it ignored, or not committed?"),
+    (
+        r"Cannot find (?:module|package) '([^'./][^']*)'",
+        "The package {0} is not installed: add it to the dependencies.",
+    ),
+    (
+        r"can't open file '(?:\S*?/app/)?([^']+)'.*No such file|(?:sh|bash): (?:\d+: )?(?:cannot|can't) open (\S+?):",
+        "There is no {0}: mend the start command, or is it not committed?",
+    ),
+    (
+        r"(?:sh|bash): (?:(?:line )?\d+: )?(?:exec: )?([^\s:]+): (?:command )?not found",
+        "There is no command {0}: add what has it to the dependencies, or mend the start command.",
+    ),
+    (r"Missing script: \"?([^\"\s]+)", "package.json has no script {0}: add it, or mend the start command."),
+    (
+        r"Failed to find attribute '(\w+)' in '([\w.]+)'",
+        "{1} has no {0}: name the module and the variable of your application in the start command.",
+    ),
+    (
+        r"Attribute \"(\w+)\" not found in module \"([\w.]+)\"",
+        "{1} has no {0}: name the module and the variable of your application in the start command.",
+    ),
+    (r"Could not import module \"([\w.]+)\"", "There is no module {0} to start, or it fails when it is imported."),
+    (r"(?i)EADDRINUSE|address already in use", "Its port is taken by something else: listen on $PORT."),
+    (r"KeyError: '([A-Z][A-Z0-9_]+)'", "If {0} is a variable of its environment: mini env set {0}=… -a {app}"),
+    (
+        r"(?i)(?:password|peer) authentication failed|access denied for user|WRONGPASS|NOAUTH",
+        "A database refuses its credentials: mini env list -a {app} shows which variables are set.",
+    ),
+    (
+        r"(?i)no such table|relation \S+ does not exist|doesn't exist.*table|table .*doesn't exist",
+        "A table is missing: `release:` in the Procfile runs a migration before each release.",
+    ),
+    (
+        r"(?i)could not translate host name|name or service not known|ENOTFOUND|name resolution",
+        "It does not find the host of a service that it needs: mini env list -a {app} shows which variables are set.",
+    ),
+    (
+        r"(?i)could not connect|ECONNREFUSED|connection refused|connection to server .* failed",
+        "It cannot reach a service that it needs; localhost is the app itself in a container.",
+    ),
+    (r"(?i)exec format error", "A program was built for another kind of machine: build it where it runs."),
+    (r"(?i)permission denied", "It may not read or write something; it does not run as root."),
+)
+
+_SIGNALS = {
+    signals.SIGKILL: "It was killed from outside: a machine that runs out of memory does that. See: mini doctor",
+    signals.SIGTERM: "Something asked it to end.",
+}
+_NATIVE = (signals.SIGSEGV, signals.SIGABRT, signals.SIGILL, signals.SIGBUS, signals.SIGFPE)
+
+
+def likely_cause(app: str, tail: Sequence[str], exit_code: int | None, signal: int | None) -> str:
+    """One sentence on what to do."""
+    text = "\n".join(tail)
+    for pattern, hint in _CAUSES:
+        if match := re.search(pattern, text):
+            found = [group for group in match.groups() if group]
+            return hint.format(*found, app=app)
+    number = signal or of_exit_code(exit_code)
+    if number in _SIGNALS:
+        return _SIGNALS[signals.Signals(number)]
+    if number in _NATIVE:
+        return "Native code crashed: do its compiled dependencies fit this machine?"
+    if exit_code == 0:
+        return "It ended by itself: a web process or worker has to keep running."
+    if exit_code == 127:
+        return "Its start command was not found: mini plan shows which one is used."
+    return "Its last lines say why." if tail else "It wrote nothing: mini plan shows how it is started."
+
+
+def of_exit_code(code: int | None) -> int | None:
+    """The signal that a shell means by an exit code."""
+    return code - 128 if code is not None and 128 < code < 160 else None
+
+
+def signal_name(number: int) -> str:
+    try:
+        return signals.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def how_it_ended(exit_code: int | None, signal: int | None) -> str:
+    """`exited with code 3`, `was ended by SIGKILL (exit code 137)`."""
+    number = signal or of_exit_code(exit_code)
+    if number:
+        return f"was ended by {signal_name(number)} (exit code {128 + number})"
+    return "has gone" if exit_code is None else f"exited with code {exit_code}"
