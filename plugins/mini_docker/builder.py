@@ -157,7 +157,7 @@ class DockerBuilder(Builder):
         rendered = render(plan, bases, style)
         own = [context.own(f"mini/{nginx.CONFIG_NAME}", nginx.config(plan.static))] if plan.static else []
         files = context.Files(
-            entries=(*context.with_parents(own), *context.below("src", context.source_entries(source, ignored(plan)))),
+            entries=(*context.with_parents(own), *context.source_entries(source, ignored(plan), below="src")),
             dockerfile=context.own(_DOCKERFILE, rendered.text),
             secrets={style.secrets: env} if env else {},
         )

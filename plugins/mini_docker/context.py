@@ -16,10 +16,10 @@ import stat
 import tarfile
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
-from mini_core.types import Secret, Value, replace
+from mini_core.types import Secret, Value
 
 _SECOND = 10**9
 
@@ -27,7 +27,7 @@ SPOOL = 16 * 1024 * 1024
 """Bytes of a context that are kept in memory before it goes to disk."""
 
 
-class Entry(Value):
+class Entry(NamedTuple):
     """A file, folder or link of a context, owned by root. mode: as in stat(2), with the kind. modified: nanoseconds.
     The contents are at `source`, or are `data`."""
 
@@ -54,7 +54,7 @@ class Files(Value):
 def own(path: str, text: str) -> Entry:
     """One of mini's own."""
     data = text.encode()
-    return Entry(path=path, mode=stat.S_IFREG | 0o644, modified=_fraction(io.BytesIO(data)), size=len(data), data=data)
+    return Entry(path, stat.S_IFREG | 0o644, _fraction(io.BytesIO(data)), len(data), data=data)
 
 
 def env_file(env: Mapping[str, Secret]) -> bytes:
@@ -68,26 +68,22 @@ def secret_id(data: bytes) -> str:
     return f"build.env-{hashlib.sha256(data).hexdigest()[:8]}"
 
 
-def source_entries(source: Path, ignored: Iterable[str]) -> list[Entry]:
-    """The source's, less what is ignored. Sockets and devices are left out."""
+def source_entries(source: Path, ignored: Iterable[str], *, below: str = "") -> list[Entry]:
+    """The source's, less what is ignored, in the folder `below`. Sockets and devices are left out."""
     from docker.utils.build import exclude_paths
 
-    names = [name.replace(os.sep, "/") for name in exclude_paths(str(source), list(ignored))]
-    return with_parents(entry for name in names if (entry := _entry(source, name)))
+    names = (name.replace(os.sep, "/") for name in exclude_paths(str(source), list(ignored)))
+    folder = [Entry(below, stat.S_IFDIR | 0o755)] if below else []
+    return with_parents((*folder, *(entry for name in names if (entry := _entry(source, name, below)))))
 
 
 def with_parents(entries: Iterable[Entry]) -> list[Entry]:
     """With the folders that they are in, in order."""
     found = {entry.path: entry for entry in entries}
-    parents = {str(parent) for path in found for parent in PurePosixPath(path).parents} - {"."}
-    folders = {path: Entry(path=path, mode=stat.S_IFDIR | 0o755) for path in parents}
-    return [entry for _, entry in sorted((folders | found).items(), key=lambda item: _in_order(item[0]))]
-
-
-def below(folder: str, entries: Iterable[Entry]) -> list[Entry]:
-    """All of them in a folder."""
-    there = Entry(path=folder, mode=stat.S_IFDIR | 0o755)
-    return [there, *(replace(entry, path=f"{folder}/{entry.path}") for entry in entries)]
+    for path in list(found):
+        while (path := path.rpartition("/")[0]) and path not in found:
+            found[path] = Entry(path, stat.S_IFDIR | 0o755)
+    return sorted(found.values(), key=lambda entry: entry.path.split("/"))  # a folder before what it holds
 
 
 def as_tar(files: Files) -> BinaryIO:
@@ -123,23 +119,18 @@ def _spooled() -> BinaryIO:
     return tempfile.SpooledTemporaryFile(max_size=SPOOL)  # type: ignore[return-value]
 
 
-def _in_order(name: str) -> tuple[str, ...]:
-    """A folder comes right before all that is in it."""
-    return tuple(name.split("/"))
-
-
-def _entry(source: Path, name: str) -> Entry | None:
-    path = source / name
-    found = path.lstat()
+def _entry(source: Path, name: str, below: str) -> Entry | None:
+    local, path = source / name, f"{below}/{name}" if below else name
+    found = local.lstat()
     mode, modified = found.st_mode | stat.S_IRUSR, int(found.st_mtime) * _SECOND
     if stat.S_ISREG(mode):
-        with path.open("rb") as content:
+        with local.open("rb") as content:
             modified += _fraction(content)
-        return Entry(path=name, mode=mode, modified=modified, size=found.st_size, source=path)
+        return Entry(path, mode, modified, found.st_size, source=local)
     if stat.S_ISLNK(mode):
-        target = str(path.readlink())
-        return Entry(path=name, mode=mode, modified=modified, size=len(target), target=target)
-    return Entry(path=name, mode=mode, modified=modified) if stat.S_ISDIR(mode) else None
+        target = str(local.readlink())
+        return Entry(path, mode, modified, len(target), target=target)
+    return Entry(path, mode, modified) if stat.S_ISDIR(mode) else None
 
 
 def _fraction(content: io.BufferedReader | io.BytesIO) -> int:

@@ -1,8 +1,8 @@
 """The connection to the Docker Engine.
 
 docker-py does the transport (unix socket, named pipe, TCP with TLS, SSH; `DOCKER_HOST`, else the current Docker
-context) and negotiates the API version. It is imported at first use. Its clients are not made for several threads,
-so each thread has one; streams get a connection of their own.
+context) and negotiates the API version, once. It is imported at first use. Its clients are not made for several
+threads, so each thread has one; streams get a connection of their own.
 
 What the engine refuses stays a `docker.errors.APIError` for the caller to judge; an engine that cannot be reached
 is `Unavailable`, saying what to do.
@@ -38,6 +38,7 @@ class Engine:
     def __init__(self) -> None:
         self._local = threading.local()
         self._facts: Mapping[str, Any] | None = None
+        self._version = "auto"
 
     @property
     def api(self) -> Client:
@@ -52,7 +53,9 @@ class Engine:
         import docker
 
         with self.reached():
-            return docker.from_env(version="auto", timeout=int(timeout)).api
+            client = docker.from_env(version=self._version, timeout=int(timeout)).api
+            self._version = client.api_version
+            return client
 
     @contextlib.contextmanager
     def reached(self) -> Iterator[None]:
@@ -67,7 +70,7 @@ class Engine:
         except docker.errors.APIError:
             raise
         except (docker.errors.DockerException, *broken) as error:
-            self._local.owned = None
+            self._local.owned, self._version = None, "auto"  # what comes back may be another version
             raise _unavailable(error) from error
 
     def facts(self) -> Mapping[str, Any]:
