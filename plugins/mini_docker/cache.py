@@ -166,7 +166,7 @@ class Ledger:
     def _known(self, found: Collection[Record], steps: Collection[Ran]) -> dict[str, Ours]:
         unknown = [item for item in found if item.id not in self._ours]
         noted = {item.id: self._ours[item.id] for item in found if item.id in self._ours}
-        return noted | {item.id: item for item in attribute(steps, unknown)}
+        return noted | {item.id: item for item in attribute(steps, unknown, noted)}
 
     def _load(self) -> None:
         if self._read:

@@ -3,7 +3,7 @@
 Records of the cache carry no labels. What is known of a build is when each of its steps ran, by the engine's own
 clock (see `buildkit`), and of a record when it was made and by what. A record that was made while a step of ours ran,
 in the way that step works, is ours; where the engine made more of such records meanwhile than we ran steps, somebody
-else built at the same time, and none of them is taken for ours.
+else built at the same time, and only those are taken for ours that are based on one that surely is.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ class Record(Value):
     """A record of the cache. shared: an image has the same layer, so that it takes no room of its own."""
 
     id: str
+    parents: tuple[str, ...]
     kind: str
     description: str
     in_use: bool
@@ -81,16 +82,18 @@ def ran(app: str, vertex: Vertex) -> Ran | None:
     return Ran(app=app, name=vertex.name, begun=vertex.started, ended=vertex.completed)
 
 
-def attribute(steps: Collection[Ran], found: Collection[Record]) -> list[Ours]:
-    """Which records these steps made."""
-    ours = []
+def attribute(steps: Collection[Ran], found: Collection[Record], known: Collection[str] = ()) -> list[Ours]:
+    """Which records these steps made. known: ids of records that are ours already."""
+    ours: list[Ours] = []
     for kind in ("command", "mount", "files", "source"):
         of_kind = [item for item in found if _kind_of_record(item.description) == kind]
         wanted = [step for step in steps if _kind_of_step(step.name) == ("command" if kind == "mount" else kind)]
         for together in _overlapping(wanted):
             made = [(item, fit) for item in of_kind if (fit := [step for step in together if _made(step, item)])]
-            if kind == "mount" or len(made) <= len(together):
-                ours += [_ours(item, fit) for item, fit in made]
+            if kind != "mount" and len(made) > len(together):
+                sure = {*known, *(item.id for item in ours)}
+                made = [(item, fit) for item, fit in made if not sure.isdisjoint(item.parents)]
+            ours += [_ours(item, fit) for item, fit in made]
     return ours
 
 
@@ -174,6 +177,7 @@ def _record(item: Mapping[str, Any]) -> Record:
     created = _seconds(item.get("CreatedAt"))
     return Record(
         id=str(item["ID"]),
+        parents=_parents(item),
         kind=str(item.get("Type") or "regular"),
         description=str(item.get("Description") or ""),
         in_use=bool(item.get("InUse")),
@@ -182,6 +186,12 @@ def _record(item: Mapping[str, Any]) -> Record:
         created=created,
         used=_seconds(item.get("LastUsedAt")) or created,
     )
+
+
+def _parents(item: Mapping[str, Any]) -> tuple[str, ...]:
+    """API 1.42 has "Parents" instead of "Parent", and for some versions with a blank in front."""
+    named = item.get("Parents") or item.get(" Parents") or [item.get("Parent")]
+    return tuple(str(name) for name in named if name)
 
 
 def _seconds(text: str | None) -> float:
