@@ -55,6 +55,7 @@ class Engine:
         with self.reached():
             client = docker.from_env(version=self._version, timeout=int(timeout)).api
             self._version = client.api_version
+            client.trust_env = not _by_socket(client)  # else each request looks through the environment for proxies
             return client
 
     @contextlib.contextmanager
@@ -88,16 +89,16 @@ class Engine:
         if sys.platform != "linux" or "Desktop" in str(facts.get("OperatingSystem")):
             return False
         rootless = any("rootless" in option for option in facts.get("SecurityOptions") or ())
-        return not rootless and self._by_socket
+        return not rootless and _by_socket(self.api)
 
     @property
     def is_here(self) -> bool:
         """Whether its containers' processes are processes of this machine."""
-        return sys.platform == "linux" and "Desktop" not in str(self.facts().get("OperatingSystem")) and self._by_socket
-
-    @property
-    def _by_socket(self) -> bool:
-        return "unix" in type(getattr(self.api, "_custom_adapter", None)).__name__.lower()
+        return (
+            sys.platform == "linux"
+            and "Desktop" not in str(self.facts().get("OperatingSystem"))
+            and _by_socket(self.api)
+        )
 
     def has_buildkit(self) -> bool:
         """BuildKit is part of every engine since 18.09 on Linux; Podman speaks the API without it."""
@@ -133,6 +134,10 @@ class Engine:
         """A filter for what this platform made."""
         wanted = {"mini.platform": platform, **{f"mini.{name}": text for name, text in labels.items()}}
         return {"label": [f"{name}={text}" for name, text in wanted.items()]}
+
+
+def _by_socket(client: Client) -> bool:
+    return "unix" in type(getattr(client, "_custom_adapter", None)).__name__.lower()
 
 
 def _posted(client: Client, path: str, job: Job, **request: Any) -> Any:
