@@ -6,7 +6,7 @@
     settings/000000             server.toml
     plugins/NAME/000000         what a plugin wrote in `mini_backup`, as a tar
     volumes/APP/NAME/000000 …   a tar
-    images/NUMBER/000000 …      what the image's builder makes of it
+    images/BUILDER/000000 …     what the builder makes of its images: what they share is in it once
     manifest.json               every part with its size and SHA-256; last, so that a file that was cut off has none
 
 It holds the key file and so every secret of the platform.
@@ -53,8 +53,8 @@ PartKind = Literal["store", "key", "settings", "plugin", "volume", "image"]
 
 
 class Part(Value):
-    """app: the handle of the app that a volume or image belongs to. about: the volume's or plugin's name, or the
-    image's ref."""
+    """app: the handle of the app that a volume belongs to. about: the volume's, plugin's or builder's name. items: the
+    refs of the images, in their order."""
 
     name: str
     kind: PartKind
@@ -62,6 +62,7 @@ class Part(Value):
     sha256: str = ""
     app: str = ""
     about: str = ""
+    items: tuple[str, ...] = ()
 
 
 class Manifest(Value):

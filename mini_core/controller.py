@@ -428,13 +428,17 @@ class Controller:
         """The files of the volume with this target or name, as a tar."""
         found = self._store.apps.get(app)
         volume = volumes.find(self._parts, found, target)
+    def backup_size(self, *, images: bool) -> int:
+        """Bytes that a backup would have, about."""
+        return backup.size(self._parts, images=images)
+
         self._store.events.add("volume.exported", actor, found.name, {"target": volume.target})
         return self._parts.runtime.export_volume(found.handle, volume.name)
 
     # --- the whole platform
 
     def backup(self, actor: str, *, images: bool) -> Iterator[bytes]:
-        """The bytes of a backup file (see `backups`). images: those that run, too."""
+        """The bytes of a backup file (see `backups`). images: of the releases that can be run, too."""
         self._store.events.add("platform.backup", actor, data={"images": images})
         return backup.write(self._parts, images=images)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from mini_core.errors import MiniError
 from mini_core.types import (
     BuildSettings,
     Check,
@@ -126,13 +127,17 @@ class Builder(Protocol):
         apps other than these, and what of caches is too much. No build is under way. Returns the bytes freed, as far
         as known."""
 
-    def export(self, image: Image) -> Iterator[bytes]:
-        """All that another platform needs to run the image, for `import_`. Raises NotFound where it is gone."""
+    def size(self, images: Collection[Image]) -> int:
+        """Bytes that `export` would give, about."""
 
-    def import_(self, image: Image, data: Iterator[bytes], *, app: str) -> Image:
-        """Takes in what `export` gave, perhaps on another machine, as an image of this platform's own app: with a
-        ref of its own, so that removing it leaves the other platform's. Raises BuildError where it cannot be used
-        here."""
+    def export(self, images: Collection[Image]) -> Iterator[bytes]:
+        """All that another platform needs to run the images, for `import_`; what they share is in it once. Raises
+        NotFound where one is gone."""
+
+    def import_(self, images: Sequence[tuple[Image, str]], data: Iterator[bytes]) -> tuple[Image | MiniError, ...]:
+        """Takes in what `export` gave for the images, perhaps on another machine, each as one of this platform's own
+        app: with a ref of its own, so that removing it leaves the other platform's. In the place of one that cannot
+        be used here is the reason. Raises BuildError where none can be."""
 
 
 class OneOff(Protocol):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import os
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
@@ -23,13 +23,25 @@ def pack(root: Path) -> Iterator[bytes]:
     A file that grows meanwhile is cut at its size of before, one that shrinks is filled up with zeros, one that goes
     is left out, and so are sockets. Raises FileNotFoundError where there is no such folder.
     """
+    return pack_all({".": root})
+
+
+def pack_all(roots: Mapping[str, Path]) -> Iterator[bytes]:
+    """The same of several folders, each below a name of its own."""
     with tarfile.TarFile(fileobj=io.BytesIO(), mode="w") as maker:
-        yield _header(_info(maker, root, "."))
-        for folder, names, files in os.walk(root):
-            for name in sorted((*names, *files)):
-                path = Path(folder, name)
-                yield from _entry(maker, path, "./" + path.relative_to(root).as_posix())
+        for top, root in roots.items():
+            yield _header(_info(maker, root, top))
+            for folder, names, files in os.walk(root):
+                for name in sorted((*names, *files)):
+                    path = Path(folder, name)
+                    yield from _entry(maker, path, f"{top}/{path.relative_to(root).as_posix()}")
     yield end()
+
+
+def size(root: Path) -> int:
+    """Bytes that `pack` would give, about."""
+    paths = (Path(folder, name) for folder, _, files in os.walk(root) for name in files)
+    return sum(path.lstat().st_size + tarfile.BLOCKSIZE for path in paths if not path.is_socket())
 
 
 def entry(name: str, content: bytes) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,10 @@ THROUGH_ROUTER = 1 << 30
 @options(*COMMON)
 @pass_context
 def backup(context: Context, file: Path, no_images: bool) -> None:
-    """Writes the whole platform into FILE: apps, releases, configuration, keys, volumes, and the images that run.
+    """Writes the whole platform into FILE: apps, configuration, keys, volumes, and releases with their images.
 
     Everything goes on meanwhile. What an app is just writing into a volume may be caught in the middle: a database
-    has a dump of its own, or mini stop. Logs are left out.
+    has a dump of its own, or mini stop. Logs are left out: mini logs, or a drain, keeps them elsewhere.
     """
     from mini_core import backups
 
@@ -36,7 +37,7 @@ def backup(context: Context, file: Path, no_images: bool) -> None:
         manifest = backups.verify(written)
     for line in manifest.left_out:
         context.warn(f"Left out: {line}")
-    volumes, images = len(manifest.of("volume")), len(manifest.of("image"))
+    volumes, images = len(manifest.of("volume")), sum(len(part.items) for part in manifest.of("image"))
     what = f"{plural(len(manifest.apps), 'app')}, {plural(volumes, 'volume')}, {plural(images, 'image')}"
     context.data(manifest, ())
     context.info(f"Backed up {what} to {file} ({size(count)}).")
@@ -79,12 +80,20 @@ def write(context: Context, file: Path, path: str, **query: Any) -> int:
     if file.exists():
         context.confirm(f"Replace {file}?")
     client, progress = context.client(), Progress("Received")
+
+    def expecting(count: int) -> None:
+        free = shutil.disk_usage(file.absolute().parent).free
+        if count > free:
+            hint = "Write it to another disk, or leave the images out: --no-images"
+            raise UsageError(f"About {size(count)} would come, and {size(free)} are free at {file}.", hint=hint)
+        context.info(f"About {size(count)} will come.")
+
     part = file.with_name(f"{file.name}.part")
     part.unlink(missing_ok=True)
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
         with os.fdopen(os.open(part, flags, 0o600), "wb") as target:
-            client.download(path, target, progress.show, **query)
+            client.download(path, target, progress.show, expecting, **query)
             target.flush()
             os.fsync(target.fileno())
         part.replace(file)

@@ -140,14 +140,23 @@ class Client:
         finally:
             connection.close()
 
-    def download(self, path: str, file: BinaryIO, progress: Callable[[int], None] = _ignore, **query: Any) -> None:
-        """The bytes of an answer, into a file. progress: gets the number of bytes that have come so far. Raises Lost
-        where it ends in the middle."""
+    def download(
+        self,
+        path: str,
+        file: BinaryIO,
+        progress: Callable[[int], None] = _ignore,
+        expecting: Callable[[int], None] = _ignore,
+        **query: Any,
+    ) -> None:
+        """The bytes of an answer, into a file. progress: gets the number of bytes that have come so far. expecting:
+        gets about how many there will be, where the server knows. Raises Lost where it ends in the middle."""
         connection = self._connect(TRANSFER_TIMEOUT)
         got = 0
         try:
             self._begin(connection, "GET", path + _query(query), {})
             response = self._response(connection)
+            if size := response.headers.get("Mini-Size"):
+                expecting(int(size))
             while data := self._some(response):
                 file.write(data)
                 got += len(data)

@@ -10,9 +10,8 @@ import logging
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mini_core import __version__, tarstream
@@ -29,11 +28,23 @@ log = logging.getLogger(__name__)
 
 
 class Contents(Value):
-    """What the copy of the store says. volumes: (app's handle, name). images: (app's handle, image)."""
+    """What the store says. volumes: (app's handle, name). images: of the releases that can be run, by "blog v3", the
+    newest release of each."""
 
     apps: tuple[str, ...]
     volumes: tuple[tuple[str, str], ...]
-    images: tuple[tuple[str, Image], ...]
+    images: Mapping[str, Image]
+
+
+def size(parts: Parts, *, images: bool) -> int:
+    """Bytes that a backup would have, about."""
+    contents = _contents(parts.store)
+    volumes = [path for app, name in contents.volumes if (path := parts.runtime.volume_path(app, name))]
+    total = sum(map(tarstream.size, volumes)) + parts.paths.database.stat().st_size
+    if images:
+        for name, builder in parts.builders.items():
+            total += builder.size([image for image in contents.images.values() if image.builder == name])
+    return total
 
 
 def write(parts: Parts, *, images: bool) -> Iterator[bytes]:
@@ -70,15 +81,19 @@ def _copy_store(parts: Parts, folder: Path) -> Contents:
     snapshot(parts.paths.database, copy)
     store = open_store(copy, transfer.key_file(parts.paths))
     try:
-        apps = store.apps.all()
-        return Contents(
-            apps=tuple(app.name for app in apps),
-            volumes=tuple((app.handle, name) for app in apps for name in sorted(_volume_names(store, app))),
-            images=tuple(_current_images(store, apps)),
-        )
+        return _contents(store)
     finally:
         store.close()
         settle(copy)
+
+
+def _contents(store: Store) -> Contents:
+    apps = store.apps.all()
+    return Contents(
+        apps=tuple(app.name for app in apps),
+        volumes=tuple((app.handle, name) for app in apps for name in sorted(_volume_names(store, app))),
+        images=_kept_images(store, apps),
+    )
 
 
 def _volume_names(store: Store, app: App) -> set[str]:
@@ -86,13 +101,14 @@ def _volume_names(store: Store, app: App) -> set[str]:
     return {item.name for item in (*mounted, *store.apps.volumes(app.id))}
 
 
-def _current_images(store: Store, apps: Iterable[App]) -> Iterator[tuple[str, Image]]:
-    """Of what runs, or would: earlier releases' images stay behind."""
+def _kept_images(store: Store, apps: Iterable[App]) -> dict[str, Image]:
+    found: dict[str, tuple[str, Image]] = {}
     for app in apps:
-        if app.release is not None:
-            stored = store.releases.get(app.id, app.release)
+        for stored in store.releases.all(app.id):
             if stored.image_kept:
-                yield app.handle, stored.release.image
+                image = stored.release.image
+                found.setdefault(image.ref, (f"{app.name} v{stored.release.version}", image))
+    return dict(found.values())
 
 
 def _ask_plugins(parts: Parts, folder: Path) -> list[tuple[str, Path]]:
@@ -126,32 +142,27 @@ def _head(parts: Parts, folder: Path) -> Head:
 
 def _volumes(parts: Parts, writer: Writer, contents: Contents) -> Iterator[bytes]:
     for app, name in contents.volumes:
-        part = Part(name=f"volumes/{app}/{name}", kind="volume", app=app, about=name)
-        yield from _part(writer, part, partial(parts.runtime.export_volume, app, name), silent=True)
+        with suppress(NotFound):  # no instance has used it yet
+            chunks = parts.runtime.export_volume(app, name)
+            yield from writer.part(Part(name=f"volumes/{app}/{name}", kind="volume", app=app, about=name), chunks)
 
 
 def _images(parts: Parts, writer: Writer, contents: Contents) -> Iterator[bytes]:
-    for number, (app, image) in enumerate(contents.images):
-        builder = parts.builder_of(image)
-        if builder is None:
-            writer.left_out.append(f"the image of {app}: there is no builder {image.builder}")
-            continue
-        part = Part(name=f"images/{number:04}", kind="image", app=app, about=image.ref)
-        yield from _part(writer, part, partial(builder.export, image))
-
-
-def _part(
-    writer: Writer, part: Part, export: Callable[[], Iterator[bytes]], *, silent: bool = False
-) -> Iterator[bytes]:
-    """What is gone when its turn comes is left out. silent: it need not have been there at all, as a volume that no
-    instance has used yet."""
-    try:
-        chunks = export()
-    except NotFound as error:
-        if not silent:
-            writer.left_out.append(f"{part.kind} {part.about} of {part.app}: {error.message}")
-        return
-    yield from writer.part(part, chunks)
+    for name in sorted({image.builder for image in contents.images.values()}):
+        builder = parts.builders.get(name)
+        images = []
+        for what, image in contents.images.items():
+            if image.builder != name:
+                continue
+            if builder is not None and builder.exists(image):
+                images.append(image)
+            else:
+                why = "it is gone" if builder else f"there is no builder {name}"
+                writer.left_out.append(f"the image of {what}: {why}")
+        if builder is not None and images:
+            refs = tuple(image.ref for image in images)
+            part = Part(name=f"images/{name}", kind="image", about=name, items=refs)
+            yield from writer.part(part, builder.export(images))
 
 
 def _file(path: Path) -> Iterator[bytes]:

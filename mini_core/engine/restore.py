@@ -35,7 +35,7 @@ from mini_core.store.database import settle
 from mini_core.store.deploys import Deploys
 from mini_core.store.migrations import SCHEMA
 from mini_core.store.records import App, Work
-from mini_core.types import Image, from_data, replace, to_data
+from mini_core.types import Image, Value, from_data, replace, to_data
 
 log = logging.getLogger(__name__)
 
@@ -129,23 +129,11 @@ def _check_runtime(parts: Parts, wanted: str) -> None:
 
 def stage(parts: Parts, file: IO[bytes], actor: str, say: Say, stop: Callable[[], None]) -> None:
     """Verifies the backup, then makes all that is in it, up to the commit."""
-    _check_disk(parts, file.seek(0, os.SEEK_END))
+    intake.check_disk(parts, file.seek(0, os.SEEK_END), "what is restored")  # beside what is there
     manifest = backups.verify(file)
     say(backups.describe(manifest))
     Staging(parts, manifest, actor, say, stop).run(file)
     say("Taking over")
-
-
-def _check_disk(parts: Parts, size: int) -> None:
-    """All of it is made beside what is there. Raises Unavailable with the numbers."""
-    free, reserve = shutil.disk_usage(parts.paths.data).free, parts.settings.disk_reserve
-    if free < size + reserve:
-        raise Unavailable(
-            f"The disk is too full: {megabytes(free)} free, {megabytes(size)} to be restored, "
-            f"{megabytes(reserve)} to be kept free at {parts.paths.data}.",
-            hint="Free some space, or lower disk_reserve in server.toml.",
-            code="disk-full",
-        )
 
 
 class Staging:
@@ -159,7 +147,7 @@ class Staging:
         self._stop = stop
         self._folder = transfer.staging(parts.paths)
         self.staged = Staged(platform=str(uuid.uuid4()), runtime=manifest.head.runtime)
-        self._images: dict[tuple[str, str], Image] = {}
+        self._images: dict[str, Image] = {}
 
     def run(self, file: IO[bytes]) -> None:
         """Raises MiniError where something cannot be made; nothing of it is left then."""
@@ -210,23 +198,31 @@ class Staging:
             self._say(f"Volume {part.about} of {part.app}")
             self._runtime.import_volume(self.staged.handles[part.app], part.about, chunks)
         elif part.kind == "image" and store is not None:
-            self._take_image(part, chunks, store)
+            self._take_images(part, chunks, store)
 
-    def _take_image(self, part: Part, chunks: Iterator[bytes], store: Store) -> None:
-        """An image that this machine cannot use leaves its app without one; that is said."""
-        app = store.apps.by_handle(part.app)
-        if app is None or app.release is None:
-            return
-        image = store.releases.get(app.id, app.release).release.image
-        self._say(f"Image of {app.name}")
-        builder = self._builders.get(image.builder)
+    def _take_images(self, part: Part, chunks: Iterator[bytes], store: Store) -> None:
+        """An image that this machine cannot use is told of: its releases cannot run here."""
+        owners = _owners(store)
+        wanted = [(owners[ref].image, self.staged.handles[owners[ref].app.handle]) for ref in part.items]
+        self._say(f"Images of {', '.join(dict.fromkeys(owners[ref].app.name for ref in part.items))}")
+        builder = self._builders.get(part.about)
+        failed: dict[str, MiniError] = {}
         try:
             if builder is None:
-                raise Unavailable(f"there is no builder {image.builder}")
-            self._images[part.app, image.ref] = builder.import_(image, chunks, app=self.staged.handles[part.app])
+                raise Unavailable(f"there is no builder {part.about}")
+            passing = tuple(image for image, _ in wanted if not builder.exists(image))
+            self.staged = replace(self.staged, images=(*self.staged.images, *passing))
+            transfer.note(self._parts.paths, self.staged)
+            for (image, _), taken in zip(wanted, builder.import_(wanted, chunks), strict=True):
+                if isinstance(taken, MiniError):
+                    failed[image.ref] = taken
+                else:
+                    self._images[image.ref] = taken
         except MiniError as error:
             self._stop()
-            self._say(f"{WARNING}{app.name} has to be deployed again: {error.message}")
+            failed = dict.fromkeys(part.items, error)
+        for ref, reason in failed.items():
+            self._say(f"{WARNING}{owners[ref].without}: {reason.message}")
 
     def _open(self) -> Store:
         """The staged store, of this program's schema. Chooses the handles."""
@@ -268,7 +264,7 @@ class Staging:
 
     def _move_images(self, store: Store, app: App) -> None:
         for stored in store.releases.all(app.id):
-            version, image = stored.release.version, self._images.get((app.handle, stored.release.image.ref))
+            version, image = stored.release.version, self._images.get(stored.release.image.ref)
             if image is not None:
                 store.releases.set_image(app.id, version, image)
             else:
@@ -279,6 +275,28 @@ class Staging:
             place = transfer.plugin_parts(self._parts.paths, self.staged.platform) / plugin
             store.jobs.add("restore-plugin", "", plugin, {"folder": str(place)})
         store.jobs.add("retire-platform", "", data=_leftovers(self._parts))
+
+
+class Owner(Value):
+    """Whose an image is. without: what is to be said where it cannot be used."""
+
+    app: App
+    image: Image
+    without: str
+
+
+def _owners(store: Store) -> dict[str, Owner]:
+    """By the image's ref: the newest release that has it, or the current one."""
+    found: dict[str, Owner] = {}
+    for app in store.apps.all():
+        for stored in store.releases.all(app.id):
+            image, version = stored.release.image, stored.release.version
+            if version == app.release:
+                found[image.ref] = Owner(app=app, image=image, without=f"{app.name} has to be deployed again")
+            else:
+                without = f"{app.name} cannot be rolled back to v{version}"
+                found.setdefault(image.ref, Owner(app=app, image=image, without=without))
+    return found
 
 
 def _save(path: Path, chunks: Iterator[bytes]) -> None:
@@ -343,7 +361,7 @@ def discard(parts: Parts) -> None:
     staged = transfer.abandoned(parts.paths)
     if staged is not None:
         try:
-            _remove(parts, staged.platform, staged.runtime, list(staged.handles.values()), [])
+            _remove(parts, staged.platform, staged.runtime, list(staged.handles.values()), list(staged.images))
         except MiniError as error:
             log.warning("what a restore has left is not gone yet: %s", error.message)
             return

@@ -17,18 +17,19 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mini_core.paths import Paths
-from mini_core.types import Value, decode, encode
+from mini_core.types import Image, Value, decode, encode
 
 DATABASE, KEY, SETTINGS, STAGED = "mini.db", "secret.key", "server.toml", "staged.json"
 
 
 class Staged(Value):
     """What a restore has begun to make, written before it makes any of it. platform: the new id. handles: of the
-    apps, old → new."""
+    apps, old → new. images: those that come under another platform's name, which was not here before."""
 
     platform: str
     runtime: str
     handles: Mapping[str, str] = {}
+    images: tuple[Image, ...] = ()
 
 
 def key_file(paths: Paths) -> Path:

@@ -218,7 +218,8 @@ def _save(archive: Path) -> None:
 
 def _answer(server: _Server, operation: Operation, result: Any) -> Response:
     if operation.media:
-        return Response(Bytes(result, server.slots), mimetype=operation.media)
+        headers = {"Mini-Size": str(result.size)} if result.size else {}
+        return Response(Bytes(result.chunks, server.slots), mimetype=operation.media, headers=headers)
     if operation.stream or isinstance(result, Iterator):
         gone = request.environ.get("waitress.client_disconnected", lambda: False)
         response = Response(Lines(iter(result), server.slots, gone), mimetype=NDJSON)

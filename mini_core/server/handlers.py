@@ -8,7 +8,7 @@ from typing import Any
 from mini_core import __version__, api
 from mini_core.errors import Conflict
 from mini_core.server import doctor
-from mini_core.server.operation import Call, masked, masked_release
+from mini_core.server.operation import Call, Download, masked, masked_release
 from mini_core.types import Event, LogLine, Value, replace
 
 
@@ -77,7 +77,7 @@ class TargetQuery(Value):
 
 
 class BackupQuery(Value):
-    """images: of what runs, so that a restore needs no build."""
+    """images: of what runs and what can be rolled back to, so that a restore needs no build."""
 
     images: bool = False
 
@@ -121,6 +121,12 @@ def events(call: Call) -> Iterator[Event]:
     app = query.app or call.caller.app
     call.caller.allow(app)
     return call.controller.events(app=app, after=query.after, limit=query.limit, follow=query.follow)
+
+
+def backup(call: Call) -> Download:
+    images = call.query.images
+    size = call.controller.backup_size(images=images)
+    return Download(chunks=call.controller.backup(call.actor, images=images), size=size)
 
 
 def restore(call: Call) -> Iterator[api.RestoreEvent]:
@@ -194,6 +200,10 @@ def logs(call: Call) -> Iterator[LogLine]:
         since=query.since,
         pattern=query.pattern,
     )
+
+
+def export_volume(call: Call) -> Download:
+    return Download(chunks=call.controller.export_volume(call.app, call.query.target, call.actor))
 
 
 def revoke_key(call: Call) -> None:

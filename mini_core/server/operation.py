@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeVar
 
@@ -24,8 +24,8 @@ class Operation(Value):
     that reaches the app named in the path; "platform" one that is not limited to an app; "internal" is for the
     router and the local user. request: type of the JSON body. content: what the body is. query: a value type whose
     fields are the query's parameters. response: type of the answer; None answers 204. stream: the answer is NDJSON,
-    one `response` a line; blank lines only say that the stream is alive. media: type of an answer that is bytes; one
-    that is cut off ends without its last chunk.
+    one `response` a line; blank lines only say that the stream is alive. media: type of an answer that is a
+    Download; one that is cut off ends without its last chunk.
     """
 
     method: str
@@ -40,6 +40,13 @@ class Operation(Value):
     status: int = 200
     stream: bool = False
     media: str = ""
+
+
+class Download(Value):
+    """An answer that is bytes. size: about how many, 0 where nobody knows."""
+
+    chunks: Iterator[bytes]
+    size: int = 0
 
 
 class Caller(Value):

@@ -19,6 +19,7 @@ from mini_core.sources import FolderSource, MemorySource, TarSource
 from mini_core.testing.helpers import Files, RecordingJob, pure, tar_of, until, write_files
 from mini_core.types import (
     BuildSettings,
+    Image,
     Offer,
     Plan,
     Secret,
@@ -127,16 +128,37 @@ class BuilderContract:
         self, builder: Builder, plan: Plan, request_for: Callable[..., BuildRequest]
     ) -> None:
         image = builder.build(request_for(plan), RecordingJob())
-        copy = builder.import_(image, builder.export(image), app="contract-copy")
+        assert builder.size([image]) > 0
+        (copy,) = builder.import_([(image, "contract-copy")], builder.export([image]))
+        assert isinstance(copy, Image)
         try:
             assert copy.ref != image.ref
+            assert builder.exists(image)
             builder.remove(image)
             assert builder.exists(copy)
             with pytest.raises(NotFound):
-                list(builder.export(image))
+                list(builder.export([image]))
         finally:
             builder.remove(copy)
         assert not builder.exists(copy)
+
+    def test_several_images_travel_together_and_what_they_brought_along_goes(
+        self, builder: Builder, plan: Plan, request_for: Callable[..., BuildRequest]
+    ) -> None:
+        """Their old names among it, unless they were there before."""
+        images = [builder.build(replace(request_for(plan), no_cache=True), RecordingJob()) for _ in range(2)]
+        data = list(builder.export(images))
+        for image in images:
+            builder.remove(image)
+        copies = builder.import_([(image, "contract-copy") for image in images], iter(data))
+        try:
+            assert [builder.exists(image) for image in images] == [False, False]
+            assert all(isinstance(copy, Image) and builder.exists(copy) for copy in copies)
+            assert len({copy.ref for copy in copies if isinstance(copy, Image)}) == 2
+        finally:
+            for copy in copies:
+                if isinstance(copy, Image):
+                    builder.remove(copy)
 
     def test_a_failing_step_is_named_with_its_last_lines(
         self, builder: Builder, plan: Plan, request_for: Callable[..., BuildRequest]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mini_core import tarstream
-from mini_core.errors import BuildError, NotFound
+from mini_core.errors import BuildError, MiniError, NotFound
 from mini_core.interfaces import Builder, BuildRequest, Job
 from mini_core.types import Image, Plan, replace
 from mini_docker import context, nginx
@@ -94,52 +94,59 @@ class DockerBuilder(Builder):
 
     # --- from one platform to another
 
-    def export(self, image: Image) -> Iterator[bytes]:
-        """By its id, so that no tag travels along."""
-        found = self._inspect(image.ref)
-        if found is None:
-            raise NotFound(f"the image {image.ref} is gone", hint="deploy again", code="image-gone")
-        return self._saved(found["Id"])
+    def size(self, images: Collection[Image]) -> int:
+        """Layers that images share have the same entries in their histories."""
+        with self._engine.reached():
+            histories = [self._engine.api.history(image.ref) for image in images if self.exists(image)]
+        layers = {(item["Created"], item["CreatedBy"], item["Size"]) for history in histories for item in history}
+        return sum(size for *_, size in layers)
 
-    def _saved(self, image: str) -> Iterator[bytes]:
+    def export(self, images: Collection[Image]) -> Iterator[bytes]:
+        for image in images:
+            if not self.exists(image):
+                raise NotFound(f"the image {image.ref} is gone", hint="deploy again", code="image-gone")
+        return self._saved([image.ref for image in images])
+
+    def _saved(self, names: Sequence[str]) -> Iterator[bytes]:
         client = self._engine.connect(TRANSFER_TIMEOUT)
         with contextlib.closing(client), self._engine.reached():
-            yield from client.get_image(image)
+            response = client._get(client._url("/images/get"), params={"names": names}, stream=True)
+            with contextlib.closing(response):
+                client._raise_for_status(response)
+                yield from response.iter_content(tarstream.CHUNK)
 
-    def import_(self, image: Image, data: Iterator[bytes], *, app: str) -> Image:
-        """The labels are part of an image: the one that came is the parent of one with this platform's."""
+    def import_(self, images: Sequence[tuple[Image, str]], data: Iterator[bytes]) -> tuple[Image | MiniError, ...]:
+        """The labels are part of an image: the one that came is the parent of one with this platform's. Its tag is
+        another platform's, and goes unless it was here before."""
         import docker.errors
 
+        passing = [image for image, _ in images if not self.exists(image)]
         client = self._engine.connect(TRANSFER_TIMEOUT)
-        tag = f"mini/{app}:{secrets.token_hex(6)}-{self._platform[:8]}"
-        labels = {"mini.platform": self._platform, "mini.app": app}
         try:
             with contextlib.closing(client), self._engine.reached():
-                told = [str(item.get("stream") or item.get("error") or "") for item in client.load_image(data)]
-                name = self._loaded(image, told)
-                body = io.BytesIO(tarstream.entry("Dockerfile", f"FROM {name}\n".encode()) + tarstream.end())
-                made = list(
-                    client.build(
-                        fileobj=body, custom_context=True, tag=tag, labels=labels, rm=True, forcerm=True, decode=True
-                    )
-                )
+                told = "".join(str(item.get("stream") or item.get("error") or "") for item in client.load_image(data))
+                return tuple(self._adopted(client, image, app, told) for image, app in images)
         except docker.errors.APIError as error:
-            raise _not_imported(image, str(error.explanation or error)) from error
+            raise _not_imported("the images", str(error.explanation or error)) from error
+        finally:
+            for image in passing:
+                self.remove(image)
+
+    def _adopted(self, client: Any, image: Image, app: str, told: str) -> Image | MiniError:
+        """told: what the engine said when it took in the images."""
+        if not self.exists(image):
+            return _not_imported(image.ref, " ".join(told.split()) or "the engine did not say why")
+        tag = f"mini/{app}:{secrets.token_hex(6)}-{self._platform[:8]}"
+        labels = {"mini.platform": self._platform, "mini.app": app}
+        body = io.BytesIO(tarstream.entry("Dockerfile", f"FROM {image.ref}\n".encode()) + tarstream.end())
+        made = list(
+            client.build(fileobj=body, custom_context=True, tag=tag, labels=labels, rm=True, forcerm=True, decode=True)
+        )
         found = self._inspect(tag)
         if found is None:
-            raise _not_imported(
-                image, next((str(item["error"]) for item in made if "error" in item), "it is not there")
-            )
+            why = (str(item["error"]) for item in made if "error" in item)
+            return _not_imported(image.ref, next(why, "it is not there"))
         return replace(image, ref=tag, digest=found["Id"], size=int(found.get("Size") or 0))
-
-    def _loaded(self, image: Image, told: Sequence[str]) -> str:
-        """The id that the image has here: the same one, where the engine keeps images as the other did."""
-        if image.digest and self._inspect(image.digest):
-            return image.digest
-        match = re.search(r"Loaded image(?: ID)?: (\S+)", "".join(told))
-        if match is None:
-            raise _not_imported(image, " ".join("".join(told).split()) or "the engine did not say why")
-        return match[1]
 
     # --- the two kinds of build
 
@@ -289,8 +296,8 @@ class DockerBuilder(Builder):
         return True
 
 
-def _not_imported(image: Image, why: str) -> BuildError:
-    return BuildError(f"the engine did not take in the image {image.ref}: {why}", hint="deploy again", step="import")
+def _not_imported(what: str, why: str) -> BuildError:
+    return BuildError(f"the engine did not take in {what}: {why}", hint="deploy again", step="import")
 
 
 def _refuse_secrets(request: BuildRequest, buildkit: bool) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mini_core import tarstream
-from mini_core.errors import BuildError, NotFound, PlanError
+from mini_core.errors import BuildError, MiniError, NotFound, PlanError
 from mini_core.interfaces import BuildRequest, Job
 from mini_core.types import Image, Plan, Step, Value, decode, encode, replace
 from mini_process import toolchains, transfers, trees
@@ -112,26 +112,48 @@ class ProcessBuilder:
 
     # --- from one platform to another
 
-    def export(self, image: Image) -> Iterator[bytes]:
-        """The folder, and first where it was: tools have written that into files."""
-        build = self._layout.build_of(image)
-        if not self.exists(image):
-            raise NotFound(f"the build {image.ref} is gone", hint="Deploy again: mini deploy", code="image-gone")
-        return itertools.chain([os.fsencode(build) + b"\n"], tarstream.pack(build))
+    def size(self, images: Collection[Image]) -> int:
+        return sum(image.size for image in images if self.exists(image))
 
-    def import_(self, image: Image, data: Iterator[bytes], *, app: str) -> Image:
+    def export(self, images: Collection[Image]) -> Iterator[bytes]:
+        """The folders, and first where they were: tools have written that into files."""
+        builds = [self._layout.build_of(image) for image in images]
+        for image in images:
+            if not self.exists(image):
+                raise NotFound(f"the build {image.ref} is gone", hint="Deploy again: mini deploy", code="image-gone")
+        folders = {f"./{number}": build for number, build in enumerate(builds)}
+        return itertools.chain([transfers.first_line(builds)], tarstream.pack_all(folders))
+
+    def import_(self, images: Sequence[tuple[Image, str]], data: Iterator[bytes]) -> tuple[Image | MiniError, ...]:
+        arrived = self._layout.builds / f"arrived-{uuid.uuid4().hex}"
+        with self._claim(arrived.name):
+            try:
+                places, rest = transfers.read_first_line(data)
+                tarstream.unpack(rest, arrived)
+                if len(places) != len(images):
+                    raise transfers.no_build(f"{len(places)} of {len(images)} builds have come")
+                return tuple(
+                    self._adopted(image, app, arrived / str(number), places[number])
+                    for number, (image, app) in enumerate(images)
+                )
+            finally:
+                trees.remove_tree(arrived)
+
+    def _adopted(self, image: Image, app: str, arrived: Path, before: bytes) -> Image | MiniError:
         """At a place of its own, with the paths in its files made right."""
         build = self._layout.builds / uuid.uuid4().hex[:DIGEST]
         with self._claim(build.name):
+            record = _build_record(arrived)
+            if record is None:
+                return transfers.no_build(f"{image.ref} is no build")
             try:
-                before, rest = transfers.first_line(data)
-                tarstream.unpack(rest, build)
+                arrived.rename(build)
                 transfers.move(build, before)
-                record = _build_record(build)
-                if record is None:
-                    raise BuildError(f"{image.ref} is no build", hint="Deploy again: mini deploy", step="import")
                 record = replace(record, app=app, layer="", labels={**record.labels, "mini.app": app})
                 write_atomically(build / "build.json", encode(record))
+            except MiniError as error:
+                _remove_build(build)
+                return error
             except BaseException:
                 _remove_build(build)
                 raise

@@ -6,27 +6,35 @@ from __future__ import annotations
 import itertools
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mini_core.errors import BuildError
 from mini_process import trees
 
-LONGEST_PATH = 8192
+LONGEST_LINE = 1 << 20
 _TOOLS = ("python", "python3", "node", "npm", "go")
 
 
-def first_line(data: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
-    """The path that comes first, and the tar after it."""
+def first_line(places: Iterable[Path]) -> bytes:
+    return b"\0".join(map(os.fsencode, places)) + b"\n"
+
+
+def read_first_line(data: Iterator[bytes]) -> tuple[list[bytes], Iterator[bytes]]:
+    """The paths that come first, and the tar after them."""
     head = b""
     for chunk in data:
         head += chunk
-        if b"\n" in head or len(head) > LONGEST_PATH:
+        if b"\n" in head or len(head) > LONGEST_LINE:
             break
-    path, found, rest = head.partition(b"\n")
-    if not found or not path.startswith(b"/"):
-        raise BuildError("this is no build of local processes", hint="Deploy again: mini deploy", step="import")
-    return path, itertools.chain([rest], data)
+    line, found, rest = head.partition(b"\n")
+    if not found or not line.startswith(b"/"):
+        raise no_build("this is no build of local processes")
+    return line.split(b"\0"), itertools.chain([rest], data)
+
+
+def no_build(why: str) -> BuildError:
+    return BuildError(why, hint="Deploy again: mini deploy", step="import")
 
 
 def move(build: Path, before: bytes) -> None:

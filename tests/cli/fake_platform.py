@@ -43,7 +43,7 @@ STORY = (
     step(9, "released", "end", 0.0),
     step(10, "starting", "begin"),
     step(11, "starting", "end", 0.3),
-    step(12, "healthy", "begin"),
+    said(12, "healthy after 0.8 s", "info"),
     step(13, "healthy", "end", 0.5),
     step(14, "routed", "begin"),
     step(15, "routed", "end", 0.01),
@@ -66,6 +66,7 @@ class FakeController(Controller):
         self.outcome: dict[str, Any] = {"state": "done", "release": 1}
         self.go_on = threading.Event()
         self.cut = False
+        self.backup_bytes = 100_000
         self.restored = [
             api.RestoreEvent(kind="info", text="Taking over"),
             api.RestoreEvent(kind="done", text="Restored"),
@@ -92,6 +93,9 @@ class FakeController(Controller):
     def doctor(self) -> api.DoctorInfo:
         bad = Check(name="disk", state="error", detail="1 GB free", hint="Remove something")
         return api.DoctorInfo(checks=(Check(name="engine", state="ok", detail="Docker 20.10"), bad))
+
+    def backup_size(self, *, images: bool) -> int:
+        return self.backup_bytes
 
     def backup(self, actor: str, *, images: bool) -> Iterator[bytes]:
         self.calls.append(("backup", images))

@@ -26,6 +26,7 @@ def test_a_backup_is_a_file_for_its_owner_and_says_that_it_is_secret(
     result = mini("backup", str(target))
     assert result.out == ""
     assert result.err.splitlines() == [
+        "About 100 kB will come.",
         "Warning: Left out: the image of shop: there is no builder kaniko",
         f"Backed up 2 apps, 1 volume, 0 images to {target} (104 kB).",
         "It holds the key that decrypts every secret: keep it as safe as the server.",
@@ -41,6 +42,16 @@ def test_images_can_be_left_out_and_the_contents_printed_as_json(
     result = mini("backup", str(tmp_path / "b"), "--no-images", "--json")
     assert json.loads(result.out)["apps"] == ["blog", "shop"]
     assert controller.calls == [("backup", False)]
+
+
+def test_a_backup_that_does_not_fit_on_the_disk_is_not_begun(
+    mini: Mini, server: object, controller: FakeController, tmp_path: Path
+):
+    controller.backup_bytes = 10**18
+    result = mini("backup", str(tmp_path / "b"), code=2)
+    assert "About 1000000 TB would come, and" in result.err and "are free at" in result.err
+    assert "--no-images" in result.err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_backup_that_is_cut_off_leaves_no_file_and_the_old_one(

@@ -82,20 +82,25 @@ def test_a_platform_is_restored_beside_the_one_it_was_saved_from(
     old.mini("env", "set", "GREETING=hello", "-a", "blog")
     assert old.get("blog", "/keep/precious") == (200, "hello precious")
     file = tmp_path / "platform.backup"
-    assert "Backed up 1 app, 1 volume, 1 image" in old.mini("backup", str(file)).stderr
+    files["app.py"] = files["app.py"].replace("{note}", "{note}!")
+    old.mini("deploy", str(write_files(tmp_path / "newer", files)), "blog")
+    assert old.get("blog") == (200, "hello precious!")
+    assert "Backed up 1 app, 1 volume, 2 images" in old.mini("backup", str(file)).stderr
 
     new.mini("deploy", str(source), "other")
     replaced = new.json("status")["platform"]
     new.mini("restore", str(file), "--replace", "--yes")
-    until(lambda: new.get("blog") == (200, "hello precious"), what="the restored app")
+    until(lambda: new.get("blog") == (200, "hello precious!"), what="the restored app")
+    new.mini("rollback", "v2", "-a", "blog")
+    assert new.get("blog") == (200, "hello precious"), "an image that was saved with the one that ran"
     new.remember_id()
-    assert old.get("blog") == (200, "hello precious"), "the other platform is as it was"
+    assert old.get("blog") == (200, "hello precious!"), "the other platform is as it was"
     assert [app["name"] for app in new.json("apps")] == ["blog"]
     assert new.json("status")["platform"] not in (replaced, old.json("status")["platform"])
     until(lambda: not labelled(new, replaced), seconds=60, what="the end of all that was replaced")
 
     assert new.get("blog", "/keep/other") == (200, "hello other"), "its volume is its own, and can be written"
-    assert old.get("blog") == (200, "hello precious")
+    assert old.get("blog") == (200, "hello precious!")
     new.mini("env", "set", "GREETING=bye", "-a", "blog")
     assert new.get("blog") == (200, "bye other")
     tar = tmp_path / "volume.tar"

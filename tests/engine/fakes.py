@@ -24,7 +24,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal
 
-from mini_core.errors import BuildError, NotFound, StartError, Unavailable
+from mini_core.errors import BuildError, MiniError, NotFound, StartError, Unavailable
 from mini_core.hookspecs import Context, hookimpl
 from mini_core.interfaces import BuildRequest, Job, OneOff, Source
 from mini_core.testing import free_port
@@ -162,7 +162,7 @@ class World:
         self.images: set[str] = set()
         self.caches: set[str] = set()
         self.volumes: dict[tuple[str, str], bytes] = {}
-        self.import_error = ""
+        self.import_errors: dict[str, str] = {}
         self.builds = 0
         self.starts: dict[str, int] = {}
         self.supervised: set[str] = set()
@@ -361,15 +361,22 @@ class FakeBuilder:
         self._world.caches &= set(apps)
         return 0
 
-    def export(self, image: Image) -> Iterator[bytes]:
-        if image.ref not in self._world.images:
-            raise NotFound(f"image {image.ref} is gone")
-        return iter([b"image ", image.ref.encode()])
+    def size(self, images: Collection[Image]) -> int:
+        return 1000 * len(images)
 
-    def import_(self, image: Image, data: Iterator[bytes], *, app: str) -> Image:
-        if self._world.import_error:
-            raise BuildError(self._world.import_error)
-        assert b"".join(data) == b"image " + image.ref.encode()
+    def export(self, images: Collection[Image]) -> Iterator[bytes]:
+        refs = [image.ref for image in images]
+        if not set(refs) <= self._world.images:
+            raise NotFound(f"one of {refs} is gone")
+        return iter([" ".join(refs).encode()])
+
+    def import_(self, images: Sequence[tuple[Image, str]], data: Iterator[bytes]) -> tuple[Image | MiniError, ...]:
+        assert b"".join(data).decode().split() == [image.ref for image, _ in images]
+        return tuple(self._adopted(image, app) for image, app in images)
+
+    def _adopted(self, image: Image, app: str) -> Image | MiniError:
+        if app in self._world.import_errors:
+            return BuildError(self._world.import_errors[app])
         self._world.images.add(f"{app}-{image.ref}")
         return replace(image, ref=f"{app}-{image.ref}")
 

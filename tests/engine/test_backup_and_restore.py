@@ -153,11 +153,36 @@ def test_without_images_the_apps_say_that_they_are_to_be_deployed(make_two: Call
 def test_an_image_that_this_machine_cannot_use_costs_its_app_only(make_two: Callable[..., Lab]):
     old, new = make_two(), make_two()
     full(old)
-    new.world.import_error = "no Python 3.13 here"
+    old.deploy("shop", web=["serve", "new shop"])
+    new.world.import_errors["shop"] = "no Python 3.13 here"
     events = restore(new, back_up(old))
     warnings = [event.text for event in events if event.kind == "warning"]
-    assert warnings == [f"{app} has to be deployed again: no Python 3.13 here" for app in ("blog", "shop")]
+    assert warnings == [
+        "shop has to be deployed again: no Python 3.13 here",
+        "shop cannot be rolled back to v1: no Python 3.13 here",
+    ]
     assert events[-1].kind == "done"
+    answers(new, "blog", "good morning")
+
+
+def test_what_is_restored_can_be_rolled_back_to_all_that_could_be(make_two: Callable[..., Lab]):
+    old, new = make_two(), make_two()
+    for number in range(4):
+        old.deploy(web=["serve", f"number {number}"])
+    old.controller.stop("blog", "me")
+    restore(new, back_up(old))
+    kept = {item.version for item in old.controller.releases("blog") if item.image_kept}
+    assert {item.version for item in new.controller.releases("blog") if item.image_kept} == kept
+    new.ended(new.controller.start_app("blog", "me"))
+    assert new.ended(new.controller.rollback("blog", api.Rollback(version=2), "me")).state == "done"
+    answers(new, "blog", "number 1")
+    assert new.world.builds == 0
+
+
+def test_how_large_a_backup_will_be_is_known_before(make_two: Callable[..., Lab]):
+    lab = make_two()
+    full(lab)
+    assert lab.controller.backup_size(images=True) == lab.controller.backup_size(images=False) + 2 * 1000
 
 
 def test_stopped_and_sleeping_apps_stay_so(make_two: Callable[..., Lab]):
@@ -416,9 +441,9 @@ def test_the_file_says_what_is_in_it_and_can_be_read_with_tar(make_two: Callable
         ("store", ""),
         ("key", ""),
         ("volume", "blog"),
-        ("image", "blog"),
-        ("image", "shop"),
+        ("image", ""),
     ]
+    assert len(manifest.of("image")[0].items) == 2
     with tarfile.open(fileobj=file) as tar:
         names = tar.getnames()
         assert (names[0], names[-1]) == ("mini-backup.json", "manifest.json")

@@ -64,6 +64,9 @@ class FakeController(Controller):
     def doctor(self) -> api.DoctorInfo:
         return api.DoctorInfo(checks=())
 
+    def backup_size(self, *, images: bool) -> int:
+        return 2_000_000 if images else 1_000_000
+
     def backup(self, actor: str, *, images: bool) -> Iterator[bytes]:
         yield b"images " if images else b"no images "
         if self.broken:
