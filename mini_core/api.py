@@ -172,6 +172,15 @@ class Scale(Value):
     cpu: float | None = None
     process: str = ""
 
+    def describe(self) -> str:
+        """Such as "web=2 worker=1" or "memory=512m cpu=0.5 for worker"."""
+        words = [f"{name}={quantity}" for name, quantity in sorted(self.quantities.items())]
+        if self.memory is not None:
+            words.append(f"memory={f'{self.memory / 1024 / 1024:.4g}m' if self.memory else 'none'}")
+        if self.cpu is not None:
+            words.append(f"cpu={f'{self.cpu:g}' if self.cpu else 'none'}")
+        return " ".join(words) + (f" for {self.process}" if self.process else "")
+
 
 class NewApp(Value):
     """name: "" lets the server choose one."""

@@ -26,7 +26,7 @@ from mini_core.names import check_name, new_name
 from mini_core.paths import Paths
 from mini_core.settings import Settings
 from mini_core.store.records import App, Deploy, Request
-from mini_core.types import Event, Limits, LogLine, Secret
+from mini_core.types import Event, LogLine, Secret
 
 DESTROY_PATIENCE = 120.0
 """Seconds that destroying an app is waited for; it goes on afterwards."""
@@ -188,7 +188,7 @@ class Controller:
 
     def deploy(self, app: str, archive: Path, options: api.DeployOptions, actor: str, base_url: str) -> api.DeployInfo:
         """archive: a tar.gz, which the controller takes over (moves)."""
-        requests.check_env_names(options.env)
+        requests.check_env(options.env)
         intake.check_disk(self._parts)
         found = self._app_to_deploy(app, options, actor)
         upload = intake.take_upload(self._parts, archive)
@@ -249,7 +249,7 @@ class Controller:
 
     def change_env(self, app: str, change: api.EnvChange, actor: str) -> api.DeployInfo | None:
         """None where nothing needs to restart."""
-        requests.check_env_names(change.set)
+        requests.check_env(change.set)
         found = self._store.apps.get(app)
         new = {name: Secret(item) for name, item in change.set.items()}
         old = self._store.apps.env(found.id, build=change.build)
@@ -270,27 +270,22 @@ class Controller:
         found = self._store.apps.get(app)
         limits = requests.limits_change(request)
         if found.release is None and not request.quantities and not self._store.deploys.unfinished(found.id):
-            self._limit_first(found, request, limits, actor)
+            requests.limit_first(self._parts, found, request, actor)
             return None
         stored = requests.current_release(self._parts, found)
         requests.check_scale(stored, request)
         formation = {**self._store.apps.formation(found.id), **request.quantities}
         same_limits = releases.merge_limits(found.limits, limits) == dict(found.limits)
-        if formation == self._store.apps.formation(found.id) and same_limits:
+        busy = self._store.deploys.unfinished(found.id)
+        if formation == self._store.apps.formation(found.id) and same_limits and not busy:
             return None
-        reason = requests.describe_scale(request)
-        if found.state == "stopped" and same_limits:
+        reason = f"scale {request.describe()}"
+        if found.state == "stopped" and same_limits and not busy:
             self._store.apps.set_formation(found.id, request.quantities)
             self._store.events.add("app.scaled", actor, found.name, {"change": reason})
             return None
         wanted = Request(quantities=request.quantities, limits={} if same_limits else limits)
         return self._submit(found, "scale", wanted, actor, reason)
-
-    def _limit_first(self, app: App, request: api.Scale, limits: Mapping[str, Limits], actor: str) -> None:
-        """Of an app whose first release is still to come, perhaps because it needs more memory."""
-        requests.check_limits(request)
-        self._store.apps.set_limits(app.id, releases.merge_limits(app.limits, limits))
-        self._store.events.add("app.scaled", actor, app.name, {"change": requests.describe_scale(request)})
 
     def restart(self, app: str, actor: str, *, process: str = "") -> api.DeployInfo:
         found = self._store.apps.get(app)
@@ -428,14 +423,14 @@ class Controller:
         """The files of the volume with this target or name, as a tar."""
         found = self._store.apps.get(app)
         volume = volumes.find(self._parts, found, target)
-    def backup_size(self, *, images: bool) -> int:
-        """Bytes that a backup would have, about."""
-        return backup.size(self._parts, images=images)
-
         self._store.events.add("volume.exported", actor, found.name, {"target": volume.target})
         return self._parts.runtime.export_volume(found.handle, volume.name)
 
     # --- the whole platform
+
+    def backup_size(self, *, images: bool) -> int:
+        """Bytes that a backup would have, about."""
+        return backup.size(self._parts, images=images)
 
     def backup(self, actor: str, *, images: bool) -> Iterator[bytes]:
         """The bytes of a backup file (see `backups`). images: of the releases that can be run, too."""

@@ -55,7 +55,7 @@ def deploy(
     names = [check_app(name) if name else "" for name in names]
     if not names[0] and not context.address().is_local and not context.interactive:
         raise UsageError("No app named: pass -a NAME or set MINI_APP", hint="mini deploy PATH NAME works, too.")
-    env = _read_env(env_files)
+    env = _read_env(context, env_files)
     with tempfile.TemporaryDirectory(prefix="mini-") as folder:
         archive = Path(folder) / "source.tar.gz"
         packed = _pack(context, path, archive)
@@ -151,13 +151,14 @@ def _send(context: Context, app: str, archive: Path, wishes: api.DeployOptions) 
         lines.close()
 
 
-def _read_env(files: tuple[Path, ...]) -> dict[str, str]:
+def _read_env(context: Context, files: tuple[Path, ...]) -> dict[str, str]:
     env: dict[str, str] = {}
     if files:
+        from mini_core.cli.env import without_own
         from mini_core.client.envfile import read_env_file
 
         for file in files:
-            env |= read_env_file(file)
+            env |= without_own(context, read_env_file(file))
     return env
 
 

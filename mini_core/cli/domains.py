@@ -56,11 +56,16 @@ def remove(context: Context, domain: str) -> None:
 
 
 @click.command()
-@click.argument("switch", type=click.Choice(["on", "off"]))
+@click.argument("switch", default="", type=click.Choice(["on", "off", ""]), metavar="[on|off]")
 @on_app
 @pass_context
 def maintenance(context: Context, switch: str) -> None:
-    """Answers requests with a page that says the app is being worked on, while on."""
+    """Answers requests with a page that says the app is being worked on, while on. Without a word: shows which."""
     name = context.app()
+    if not switch:
+        state = context.client().get(f"/v1/apps/{segment(name)}", api.AppInfo).state
+        switch = "on" if state == "maintenance" else "off"
+        context.data({"on": switch == "on"}, switch)
+        return
     context.client().put(f"/v1/apps/{segment(name)}/maintenance", api.Toggle(on=switch == "on"))
     context.info(f"Maintenance of {context.named(name)} is {switch}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -10,8 +11,8 @@ import click
 from mini_core import api
 from mini_core.cli.base import DefaultGroup, on_app, pass_context
 from mini_core.cli.context import Context
-from mini_core.cli.view import follow
-from mini_core.client.envfile import check_key, parse_env, read_env_file, render_env
+from mini_core.cli.view import follow, without_deploy
+from mini_core.client.envfile import OWN, check_key, parse_env, read_env_file, render_env, text_of
 from mini_core.client.http import segment
 from mini_core.errors import ConfigError, NotFound, UsageError
 
@@ -31,8 +32,21 @@ def _get(context: Context, app: str, build: bool, reveal: bool) -> dict[str, str
 
 def _change(context: Context, app: str, change: api.EnvChange, done: str, detach: bool) -> None:
     info = context.client().patch(f"/v1/apps/{segment(app)}/env", change, api.DeployInfo)
-    later = " They are used by the next deploy." if change.build else ""
-    follow(context, info, done=f"{done}; this is {{version}}.", nothing=f"{done}.{later}", detach=detach)
+    nothing = f"{done}."
+    if change.build:
+        nothing += " They are used by the next deploy."
+    elif info is None:
+        nothing = without_deploy(
+            context, app, done, f"Nothing to change: {context.named(app)} has these values already"
+        )
+    follow(context, info, done=f"{done}; this is {{version}}.", nothing=nothing, detach=detach)
+
+
+def without_own(context: Context, found: dict[str, str]) -> dict[str, str]:
+    """Without the variables that the platform sets, saying so."""
+    if own := [name for name in OWN if name in found]:
+        context.info(f"Left out: {', '.join(own)} (the platform sets {'it' if len(own) == 1 else 'them'})")
+    return {name: item for name, item in found.items() if name not in OWN}
 
 
 @env.command("list")
@@ -74,13 +88,15 @@ def get(context: Context, key: str, build: bool) -> None:
 @on_app
 @pass_context
 def set_(context: Context, assignments: tuple[str, ...], files: tuple[str, ...], build: bool, detach: bool) -> None:
-    """Sets variables. KEY alone asks for its value, or reads it from stdin."""
+    """Sets variables. KEY alone asks for its value, or reads it from stdin. The last line break of what is read from
+    stdin or a file is left out."""
     if not assignments and not files:
         raise UsageError("Nothing to set", hint="For example: mini env set KEY=VALUE")
     name = context.app()
     found = dict(_assignment(text) for text in assignments) | dict(_from_file(text) for text in files)
-    if "PORT" in found:
-        raise UsageError("PORT cannot be set: the platform gives each process its own", hint="Leave it out.")
+    for own in OWN:
+        if own in found:
+            raise UsageError(f"{own} cannot be set: the platform gives each process its own", hint="Leave it out.")
     done = f"Set {', '.join(found)} for {context.named(name)}"
     _change(context, name, api.EnvChange(set=found, build=build), done, detach)
 
@@ -89,18 +105,24 @@ def _assignment(text: str) -> tuple[str, str]:
     key, given, value = text.partition("=")
     check_key(key)
     if given:
-        return key, value
+        return key, text_of(os.fsencode(value), f"the value of {key}")
     if sys.stdin.isatty():
         return key, click.prompt(key, hide_input=True, err=True)
-    return key, sys.stdin.read().removesuffix("\n")
+    return key, _one_value(sys.stdin.buffer.read(), "stdin")
 
 
 def _from_file(text: str) -> tuple[str, str]:
     key, _, file = text.partition("=")
+    check_key(key)
     try:
-        return check_key(key), Path(file).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"Cannot read {file!r}: {error}", hint="Write it as KEY=FILE; the file is text.") from None
+        return key, _one_value(Path(file).read_bytes(), file)
+    except OSError as error:
+        raise ConfigError(f"{file or text}: {error.strerror}", hint="Write it as KEY=FILE.") from None
+
+
+def _one_value(data: bytes, name: str) -> str:
+    text = text_of(data, name)
+    return text.removesuffix("\r\n") if text.endswith("\r\n") else text.removesuffix("\n")
 
 
 @env.command()
@@ -112,6 +134,13 @@ def _from_file(text: str) -> tuple[str, str]:
 def unset(context: Context, keys: tuple[str, ...], build: bool, detach: bool) -> None:
     """Removes variables."""
     name = context.app()
+    known = _get(context, name, build, False)
+    if unknown := [key for key in keys if key not in known]:
+        context.info(f"Not set for {context.named(name)}: {', '.join(unknown)}")
+    keys = tuple(key for key in keys if key in known)
+    if not keys:
+        context.data(None, "")
+        return
     change = api.EnvChange(unset=keys, build=build)
     _change(context, name, change, f"Unset {', '.join(keys)} for {context.named(name)}", detach)
 
@@ -123,11 +152,13 @@ def unset(context: Context, keys: tuple[str, ...], build: bool, detach: bool) ->
 @on_app
 @pass_context
 def import_(context: Context, file: str, build: bool, detach: bool) -> None:
-    """Sets what a .env or JSON FILE sets, PORT excepted; - is stdin."""
+    """Sets what a .env or JSON FILE sets, PORT and HOST excepted; - is stdin."""
     name = context.app()
-    found = parse_env(sys.stdin.read(), "stdin") if file == "-" else read_env_file(Path(file))
+    stdin = file == "-"
+    found = parse_env(text_of(sys.stdin.buffer.read(), "stdin"), "stdin") if stdin else read_env_file(Path(file))
+    found = without_own(context, found)
     if not found:
-        raise ConfigError(f"{'stdin' if file == '-' else file} sets nothing", hint="It has lines such as KEY=VALUE.")
+        raise ConfigError(f"{'stdin' if stdin else file} sets nothing", hint="It has lines such as KEY=VALUE.")
     done = f"Set {', '.join(found)} for {context.named(name)}"
     _change(context, name, api.EnvChange(set=found, build=build), done, detach)
 

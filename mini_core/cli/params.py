@@ -28,6 +28,11 @@ def size(text: str) -> int:
     return found
 
 
+def limit(text: str) -> int:
+    """The same, or 0 for none."""
+    return 0 if text == "0" else size(text)
+
+
 def moment(text: str) -> float:
     """Seconds since the epoch of "30m" (ago), "02:00" (the last one), "2026-11-24 02:00"."""
     found = parse_moment(text, time.time())

@@ -9,7 +9,7 @@ from mini_core.cli import params
 from mini_core.cli.base import on_app, pass_context
 from mini_core.cli.context import Context
 from mini_core.cli.output import age, memory, table
-from mini_core.cli.view import follow
+from mini_core.cli.view import follow, why_silent, without_deploy
 from mini_core.client.http import segment
 from mini_core.errors import UsageError
 
@@ -30,8 +30,13 @@ def ps(context: Context, app: str) -> None:
         if item.hint:
             lines.append(f"  {item.hint}")
     context.data(found, lines)
-    if not found:
-        context.info(f"Nothing of {context.named(name)} runs. Deploy it: mini deploy . {name}")
+    shown = context.client().get(f"/v1/apps/{segment(name)}", api.AppInfo)
+    if note := why_silent(context, shown):
+        context.info(note)
+    elif shown.release is None and not found:
+        context.info(f"Nothing of {context.named(name)} runs yet. Deploy it: mini deploy . {name}")
+    elif not found:
+        context.info(f"Nothing of {context.named(name)} runs.")
 
 
 def _row(item: api.InstanceInfo) -> tuple[str, ...]:
@@ -52,8 +57,8 @@ def _row(item: api.InstanceInfo) -> tuple[str, ...]:
 
 @click.command()
 @click.argument("quantities", nargs=-1, metavar="PROCESS=N...")
-@click.option("--memory", "limit", type=params.size, help="Memory that each process may use, such as 512m.")
-@click.option("--cpu", type=click.FloatRange(min=0, min_open=True), help="CPU cores that each process may use.")
+@click.option("--memory", "limit", type=params.limit, help="Memory that each process may use, such as 512m.")
+@click.option("--cpu", type=click.FloatRange(min=0), help="CPU cores that each process may use.")
 @click.option("--process", default="", metavar="NAME", help="The limits are for this process only.")
 @click.option("--detach", is_flag=True, help="Do not wait for the end.")
 @on_app
@@ -61,14 +66,28 @@ def _row(item: api.InstanceInfo) -> tuple[str, ...]:
 def scale(
     context: Context, quantities: tuple[str, ...], limit: int | None, cpu: float | None, process: str, detach: bool
 ) -> None:
-    """Sets how many of each process run, as in web=2 worker=1, and what each may use."""
+    """Sets how many of each process run, as in web=2 worker=1, and what each may use; a limit of 0 is none of its own.
+
+    Without anything to set: shows how many there are to be.
+    """
     wanted = dict(_quantity(text) for text in quantities)
-    if not wanted and limit is None and cpu is None:
-        raise UsageError("Nothing to scale", hint="For example: mini scale web=2 worker=1 --memory 512m")
     name = context.app()
+    if not wanted and limit is None and cpu is None:
+        _show_formation(context, name)
+        return
     request = api.Scale(quantities=wanted, memory=limit, cpu=cpu, process=process)
     info = context.client().post(f"/v1/apps/{segment(name)}/scale", request, api.DeployInfo)
-    follow(context, info, done=f"Scaled {context.named(name)}.", nothing="Nothing to change.", detach=detach)
+    what = f"{context.named(name)}: {request.describe()}"
+    release = "; this is {version}" if limit is not None or cpu is not None else ""
+    nothing = without_deploy(context, name, f"Scaled {what}", f"Nothing to change for {what}") if info is None else ""
+    follow(context, info, done=f"Scaled {what}{release}.", nothing=nothing, detach=detach)
+
+
+def _show_formation(context: Context, name: str) -> None:
+    app = context.client().get(f"/v1/apps/{segment(name)}", api.AppInfo)
+    if app.release is None:
+        raise UsageError("Nothing to scale", hint=f"Deploy it first: mini deploy . {name}")
+    context.data(app.formation, " ".join(f"{process}={count}" for process, count in app.formation.items()))
 
 
 def _quantity(text: str) -> tuple[str, int]:

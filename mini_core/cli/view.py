@@ -8,13 +8,13 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Iterator
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 import click
 
 from mini_core import api
 from mini_core.cli.context import Context, colours, without_stop
-from mini_core.cli.output import seconds
 from mini_core.client.follow import follow_deploy
 from mini_core.client.http import segment
 
@@ -92,12 +92,11 @@ class DeployView:
         self._thing = thing
         self._held: list[str] | None = None
         self._shown: deque[str] = deque(maxlen=500)
-        self._took = 0.0
         self._done = False
 
     def event(self, event: api.DeployEvent) -> None:
         if event.kind == "step":
-            self._step(event.text, str(event.data.get("phase", "")), float(event.data.get("seconds", 0.0)))
+            self._step(event.text, str(event.data.get("phase", "")))
         elif event.kind == "progress":
             self.lines.passing(INDENT + event.text)
         elif event.kind == "warning":
@@ -116,7 +115,7 @@ class DeployView:
         """Whether the user has just read these lines."""
         return all(line in self._shown for line in tail)
 
-    def _step(self, step: str, phase: str, took: float) -> None:
+    def _step(self, step: str, phase: str) -> None:
         if (step, phase) == ("planned", "begin"):
             self._held = []  # what is said of the plan reads better below the next heading
         elif (step, phase) == ("built", "begin"):
@@ -125,17 +124,15 @@ class DeployView:
         elif (step, phase) == ("starting", "begin"):
             self._release()
             self.lines.begin(self._heading(3, f"Starting {self._thing}..."))
-        elif (step, phase) == ("starting", "end"):
-            self._took = took
         elif (step, phase) == ("healthy", "end"):
-            self._healthy(f"healthy after {seconds(self._took + took)}")
+            self._healthy()
         elif (step, phase) == ("drained", "begin"):
             self.lines.passing(f"{INDENT}Open requests of the old release are finished...")
 
-    def _healthy(self, text: str) -> None:
-        """Said once, by the server, or, where it says nothing, from the step's time."""
+    def _healthy(self, text: str = "") -> None:
+        """Said once, by the server, which says nothing where nothing had to start."""
         if not self._done:
-            self.lines.end(f"Done.  ({text})")
+            self.lines.end(f"Done.  ({text})" if text else "Done.")
         self._done = True
 
     def _heading(self, number: int, text: str) -> str:
@@ -193,7 +190,12 @@ def follow(
         raise click.exceptions.Exit(130) from None
     finally:
         view.close()
-    _finish(context, client.get(f"/v1/deploys/{info.id}", api.DeployInfo), app, view, done)
+    ended = client.get(f"/v1/deploys/{info.id}", api.DeployInfo)
+    if context.json:
+        context.document(ended)
+    if ended.state in ("failed", "cancelled"):
+        _show_failure(context, ended, app, view)
+    _show_success(context, ended, done, nothing)
 
 
 def _thing(context: Context, app: api.AppInfo) -> str:
@@ -201,30 +203,61 @@ def _thing(context: Context, app: api.AppInfo) -> str:
     return "process" if runtime == "process" else "container"
 
 
-def _finish(context: Context, info: api.DeployInfo, app: api.AppInfo, view: DeployView, done: str) -> None:
-    if context.json:
-        context.document(info)
-    if info.state in ("failed", "cancelled"):
-        for line in failure_lines(context, info, seen=view):
-            context.info(line)
-        context.info(f"Look at it again: mini deploys show {info.id}")
-        if app.release is not None:
-            context.info(f"{app.name} goes on with v{app.release}.")
-        raise click.exceptions.Exit(1)
-    if info.unchanged:
+def _show_failure(context: Context, info: api.DeployInfo, before: api.AppInfo, view: DeployView) -> NoReturn:
+    for line in failure_lines(context, info, seen=view):
+        context.info(line)
+    context.info(f"Look at it again: mini deploys show {info.id}")
+    if before.release is not None:
+        context.info(f"{before.name} goes on with v{before.release}.")
+    raise click.exceptions.Exit(1)
+
+
+def _show_success(context: Context, info: api.DeployInfo, done: str, nothing: str) -> None:
+    if info.unchanged and info.kind == "deploy":
         context.info(f"Unchanged: {context.named(info.app)} runs this source with this configuration already.")
+    elif info.unchanged:
+        context.info(nothing)
     elif done:
         context.info(done.format(version=f"v{info.release}" if info.release else "the release"))
+    app = context.client().get(f"/v1/apps/{segment(info.app)}", api.AppInfo)
+    note = why_silent(context, app) if app.state in ("maintenance", "stopped") else ""
+    if note:
+        context.info(note)
     if not context.json and info.kind == "deploy":
-        show_url(context, info)
+        show_url(context, info, live=not note)
 
 
-def show_url(context: Context, info: api.DeployInfo) -> None:
+def why_silent(context: Context, app: api.AppInfo) -> str:
+    """Why the app answers no request although nothing is wrong, and what changes that; "" where it does."""
+    named = context.named(app.name)
+    if app.state == "maintenance":
+        return f"{named} is in maintenance: its visitors are told so until mini maintenance off -a {app.name}"
+    if app.state == "stopped":
+        return f"{named} is stopped. Start it: mini start {app.name}"
+    if app.state == "asleep":
+        return f"{named} is asleep: the next request wakes it."
+    if app.formation.get("web") == 0:
+        return f"{named} is scaled to web=0. Start it: mini scale web=1 -a {app.name}"
+    return ""
+
+
+def without_deploy(context: Context, name: str, done: str, unchanged: str) -> str:
+    """What to say of a change for which nothing was deployed: it waits for the app to run, or it was none."""
+    app = context.client().get(f"/v1/apps/{segment(name)}", api.AppInfo)
+    if app.release is None:
+        return f"{done}. The first deploy uses it."
+    return f"{done}. {why_silent(context, app)}" if app.state == "stopped" else f"{unchanged}."
+
+
+def show_url(context: Context, info: api.DeployInfo, *, live: bool = True) -> None:
     """The last line of a deploy, on stdout."""
     if not info.url:
         context.info(f"Deployed {context.named(info.app)}.")
         return
-    text = f"Your app is live at: {info.url}"
+    text = f"Your app {'is live' if live else 'will be'} at: {info.url}"
+    if not live:
+        click.echo(text)
+        return
     with contextlib.suppress(UnicodeEncodeError, LookupError):
         "🚀".encode(sys.stdout.encoding or "utf-8")
         text = f"🚀 {text}"

@@ -11,30 +11,38 @@ from pathlib import Path
 from mini_core.errors import ConfigError
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+OWN = ("HOST", "PORT")
+"""Variables that the platform sets."""
+
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./-]*")
 
 
 def read_env_file(file: Path) -> dict[str, str]:
     """Raises ConfigError naming file and line."""
     try:
-        text = file.read_text("utf-8-sig")
-    except UnicodeDecodeError:
-        raise ConfigError(f"{file}: not UTF-8 text", hint="Save it as UTF-8.") from None
+        data = file.read_bytes()
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}", hint="Name a .env or JSON file.") from None
-    return parse_env(text, str(file))
+    return parse_env(text_of(data, str(file)), str(file))
 
 
 def parse_env(text: str, name: str) -> dict[str, str]:
     """Variables of a `.env` text (quotes, `export`, comments; nothing is expanded) or of a flat JSON object.
 
-    PORT is dropped: the platform sets it. name: of the file, for errors. Raises ConfigError.
+    name: of the file, for errors. Raises ConfigError.
     """
     found = _json(text, name) if text.lstrip().startswith("{") else _dotenv(text, name)
     for key in found:
         check_key(key, name)
-    found.pop("PORT", None)
     return found
+
+
+def text_of(data: bytes, name: str) -> str:
+    """Byte for byte, but for a byte order mark. Raises ConfigError where it is no UTF-8."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{name}: not UTF-8 text", hint="Save it as UTF-8, or set it in base64.") from None
 
 
 def check_key(key: str, where: str = "") -> str:
@@ -55,9 +63,9 @@ def render_env(env: Mapping[str, str]) -> str:
 def _quoted(item: str) -> str:
     if _PLAIN.fullmatch(item):
         return item
-    if "'" not in item and "\\" not in item:
+    if "'" not in item and "\\" not in item and "\r" not in item:
         return f"'{item}'"
-    escaped = item.replace("\\", "\\\\").replace('"', '\\"')
+    escaped = item.replace("\\", "\\\\").replace('"', '\\"').replace("\r", "\\r")
     return f'"{escaped}"'
 
 
@@ -65,11 +73,10 @@ def _dotenv(text: str, name: str) -> dict[str, str]:
     from dotenv.parser import parse_stream
 
     found: dict[str, str] = {}
-    for binding in parse_stream(io.StringIO(text)):
-        line = binding.original.string.strip()
+    for binding in parse_stream(io.StringIO(text.replace("\r\n", "\n"))):
         if binding.error or (binding.key is not None and binding.value is None):
-            raise ConfigError(
-                f"{name}:{binding.original.line}: expected KEY=VALUE, got {line.partition('=')[0][:40]!r}",
+            raise ConfigError(  # the line itself may be the rest of a secret of several lines
+                f"{name}:{binding.original.line}: expected KEY=VALUE",
                 hint="Put values with spaces or line breaks in quotes.",
             )
         if binding.key is not None:

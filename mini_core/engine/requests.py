@@ -9,6 +9,7 @@ from mini_core import api, hosts
 from mini_core.engine.parts import Parts
 from mini_core.engine.specs import processes_of
 from mini_core.errors import Conflict, UsageError
+from mini_core.releases import merge_limits
 from mini_core.store.records import App, StoredRelease
 from mini_core.types import Limits
 
@@ -23,13 +24,15 @@ SMALLEST = 4 * 1024 * 1024
 """Bytes of memory below which nothing starts."""
 
 
-def check_env_names(names: Mapping[str, object]) -> None:
-    """Raises UsageError for a name that no variable can have, and for those that the platform sets."""
-    for name in names:
+def check_env(env: Mapping[str, str]) -> None:
+    """Raises UsageError for a name or a value that no variable can have, and for those that the platform sets."""
+    for name, item in env.items():
         if not ENV_NAME.fullmatch(name):
             raise UsageError(f"{name!r} is no name of a variable.", hint="Letters, digits and _, no digit first.")
         if name in OWN_ENV:
             raise UsageError(f"{name} is set by mini.", hint="Leave it out.")
+        if "\0" in item:
+            raise UsageError(f"The value of {name} holds a zero byte.", hint="Set it in base64, for example.")
 
 
 def describe_env_change(change: api.EnvChange) -> str:
@@ -76,6 +79,13 @@ def limits_change(request: api.Scale) -> dict[str, Limits]:
     return {request.process: Limits(memory=request.memory, cpu=request.cpu)}
 
 
+def limit_first(parts: Parts, app: App, request: api.Scale, actor: str) -> None:
+    """Limits of an app whose first release is still to come, perhaps because it needs more memory."""
+    check_limits(request)
+    parts.store.apps.set_limits(app.id, merge_limits(app.limits, limits_change(request)))
+    parts.store.events.add("app.scaled", actor, app.name, {"change": f"scale {request.describe()}"})
+
+
 def check_domain(parts: Parts, domain: str) -> str:
     """The domain in its canonical form. Raises UsageError for what is no name of somebody's own."""
     name = hosts.canonical(domain)
@@ -116,12 +126,3 @@ def previous_version(parts: Parts, app: App) -> int:
     if before is not None:
         return before
     raise Conflict(f"{app.name} has no earlier release.", hint="mini releases lists them.", code="no-release")
-
-
-def describe_scale(request: api.Scale) -> str:
-    words = [f"{name}={quantity}" for name, quantity in sorted(request.quantities.items())]
-    if request.memory is not None:
-        words.append(f"memory={request.memory or 'reset'}")
-    if request.cpu is not None:
-        words.append(f"cpu={request.cpu or 'reset'}")
-    return f"scale {' '.join(words)}"

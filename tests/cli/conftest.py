@@ -31,7 +31,7 @@ class Mini:
 
     def __call__(self, *arguments: str, stdin: str = "", code: int | None = 0) -> Result:
         out, err = io.StringIO(), io.StringIO()
-        self._monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        self._monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             ended = main.run(list(arguments))
         if code is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,7 +85,11 @@ def test_scale_restart_stop_start_and_rollback(mini: Mini, server: FakeServer, b
     named = f"blog on {server.url}"
     result = mini("scale", "web=2", "worker=0", "--memory", "512m", "--cpu", "0.5", "--process", "web", "-a", "blog")
     assert blog.calls[-1] == ("scale", "blog", {"web": 2, "worker": 0}, 512 * 1024 * 1024, 0.5, "web")
-    assert result.err.splitlines()[-1] == f"Scaled {named}." and "🚀" not in result.out
+    what = f"{named}: web=2 worker=0 memory=512m cpu=0.5 for web"
+    assert result.err.splitlines()[-1] == f"Scaled {what}; this is v1." and "🚀" not in result.out
+    assert f"Scaled {named}: web=3.\n" in mini("scale", "web=3", "-a", "blog").err
+    mini("scale", "--memory", "0", "--cpu", "0", "-a", "blog")
+    assert blog.calls[-1] == ("scale", "blog", {}, 0, 0.0, "")
     assert mini("restart", "blog", "--process", "web").err.splitlines()[-1] == f"Restarted {named}."
     assert blog.calls[-1] == ("restart", "blog", "web")
     assert mini("stop", "blog").err == f"Stopped {named}. Start it: mini start blog\n"
@@ -93,8 +98,36 @@ def test_scale_restart_stop_start_and_rollback(mini: Mini, server: FakeServer, b
     assert blog.calls[-1] == ("rollback", "blog", 1)
     assert json.loads(mini("rollback", "-a", "blog", "--json").out)["kind"] == "rollback"
     assert "Expected PROCESS=NUMBER, got web" in mini("scale", "web", "-a", "blog", code=2).err
+    assert mini("scale", "-a", "blog").out == "web=2 worker=1\n"
+    known(blog, release=None)
     assert "Nothing to scale" in mini("scale", "-a", "blog", code=2).err
     assert "Not a release: new" in mini("rollback", "new", "-a", "blog", code=2).err
+
+
+def known(blog: FakeController, **changes: Any) -> None:
+    """The app as it is, running unless said otherwise."""
+    blog.known["blog"] = api.AppInfo(**{"name": "blog", "state": "running", "created_at": 1.0, "release": 1, **changes})
+
+
+def test_why_an_app_is_silent_is_said_with_what_changes_that(mini: Mini, server: FakeServer, blog: FakeController):
+    named = f"blog on {server.url}"
+    blog.instances = ()
+    known(blog, state="asleep")
+    assert mini("ps", "blog").err == f"{named} is asleep: the next request wakes it.\n"
+    known(blog, formation={"web": 0})
+    assert mini("ps", "blog").err == f"{named} is scaled to web=0. Start it: mini scale web=1 -a blog\n"
+    known(blog, state="stopped")
+    stopped = f"{named} is stopped. Start it: mini start blog\n"
+    assert mini("ps", "blog").err == stopped
+    assert mini("env", "set", "A=1", "-a", "blog").err.endswith(f"Set A for {named}; this is v1.\n{stopped}")
+    known(blog, state="maintenance")
+    result = mini("deploy", ".", "blog")
+    assert f"{named} is in maintenance: its visitors are told so until mini maintenance off -a blog" in result.err
+    assert result.out == "Your app will be at: http://blog.localhost:8080\n"
+    assert (mini("maintenance", "-a", "blog").out, mini("maintenance", "-a", "blog", "--json").out) == (
+        "on\n",
+        '{\n  "on": true\n}\n',
+    )
 
 
 def test_steps_of_what_is_no_deploy_are_not_counted(mini: Mini, blog: FakeController):
@@ -129,23 +162,32 @@ def test_env_is_set_masked_revealed_exported_and_unset(mini: Mini, server: FakeS
     assert "D is not set for blog" in mini("env", "get", "D", "-a", "blog", code=1).err
     mini("env", "unset", "A", "-a", "blog")
     assert "A" not in blog.variables["blog"]
-    assert (
-        "Nothing" not in result.err
-        and f"Set B for blog on {server.url}." in mini("env", "set", "B=two words", "-a", "blog").err
-    )
+    known(blog, release=None)
+    first = mini("env", "set", "B=two words", "-a", "blog").err
+    assert first == f"Set B for blog on {server.url}. The first deploy uses it.\n"
+    known(blog)
+    again = mini("env", "set", "B=two words", "-a", "blog").err
+    assert again == f"Nothing to change: blog on {server.url} has these values already.\n"
+    assert mini("env", "unset", "B", "NO", "-a", "blog").err.startswith(f"Not set for blog on {server.url}: NO\n")
+    assert mini("env", "unset", "NO", "-a", "blog").err == f"Not set for blog on {server.url}: NO\n"
 
 
 def test_env_takes_values_from_stdin_and_files(mini: Mini, blog: FakeController, tmp_path: Path):
     mini("env", "set", "TOKEN", "-a", "blog", stdin="s3cret\n")
-    (tmp_path / "key.pem").write_text("-----BEGIN-----\nx\n")
+    (tmp_path / "key.pem").write_bytes(b"-----BEGIN-----\r\nx\r\n")
     mini("env", "set", "--from-file", f"PEM={tmp_path / 'key.pem'}", "-a", "blog")
-    assert blog.variables["blog"] == {"TOKEN": "s3cret", "PEM": "-----BEGIN-----\nx\n"}
+    assert blog.variables["blog"] == {"TOKEN": "s3cret", "PEM": "-----BEGIN-----\r\nx"}
+    (tmp_path / "binary").write_bytes(b"\xff")
+    assert "not UTF-8 text" in mini("env", "set", "--from-file", f"B={tmp_path / 'binary'}", "-a", "blog", code=1).err
+    assert "the value of B: not UTF-8 text" in mini("env", "set", "B=\udcff", "-a", "blog", code=1).err
     assert "cannot be the name of a variable" in mini("env", "set", "1A=x", "-a", "blog", code=1).err
-    assert "PORT cannot be set" in mini("env", "set", "PORT=1", "-a", "blog", code=2).err
+    for own in ("PORT", "HOST"):
+        assert f"{own} cannot be set" in mini("env", "set", f"{own}=1", "-a", "blog", code=2).err
 
 
-def test_env_imports_dotenv_and_json_and_drops_port(mini: Mini, blog: FakeController, tmp_path: Path):
-    mini("env", "import", "-", "-a", "blog", stdin='export A="1"\nPORT=8000\n# x\nB=\n')
+def test_env_imports_dotenv_and_json_without_what_the_platform_sets(mini: Mini, blog: FakeController, tmp_path: Path):
+    result = mini("env", "import", "-", "-a", "blog", stdin='export A="1"\r\nPORT=8000\r\nHOST=::\n# x\nB=\n')
+    assert result.err.startswith("Left out: HOST, PORT (the platform sets them)\n")
     assert blog.variables["blog"] == {"A": "1", "B": ""}
     mini("env", "import", "-", "-a", "blog", stdin='{"C": 3, "D": true, "PORT": 1}')
     assert blog.variables["blog"] == {"A": "1", "B": "", "C": "3", "D": "true"}

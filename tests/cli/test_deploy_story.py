@@ -270,8 +270,9 @@ def test_warnings_and_lines_between_steps_keep_whole_lines(mini: Mini, server: F
         [
             step(1, "starting", "begin"),
             said(2, "Listens on 3000, ignoring PORT (server.js:14)", "warning"),
-            step(3, "healthy", "end", 12.4),
-            said(4, "", "done"),
+            said(3, "healthy after 12 s", "info"),
+            step(4, "healthy", "end", 12.4),
+            said(5, "", "done"),
         ]
     )
     assert mini("deploy", ".", "blog").err.splitlines()[-3:] == [

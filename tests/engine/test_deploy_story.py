@@ -364,6 +364,7 @@ def test_volumes_that_are_added_at_once_are_all_there(lab: Lab):
     for info in changes:
         lab.ended(info)
     assert [item.target for item in lab.controller.volumes("blog")] == ["/a", "/b"]
+    lab.at_rest()
     assert [item.name for item in lab.world.running("blog")[0].spec.volumes] == ["a", "b"]
 
 
@@ -395,3 +396,29 @@ def test_destroying_what_is_stuck_says_so_and_goes_on(lab: Lab, monkeypatch: pyt
     lab.world.destroy_error = ""
     until(lambda: "app blog" in lab.world.gone, what="the app's end")
     until(lambda: not lab.controller.status("").problems, what="no more problems")
+
+
+def test_a_scaling_that_undoes_one_on_its_way_is_no_nothing(lab: Lab):
+    lab.deploy()
+    lab.world.hold_starts.clear()
+    lab.controller.scale("blog", api.Scale(quantities={"web": 2}), "me")
+    back = lab.controller.scale("blog", api.Scale(quantities={"web": 1}), "me")
+    lab.world.hold_starts.set()
+    assert lab.ended(back).state == "done"
+    assert lab.controller.app("blog", "").formation == {"web": 1}
+    assert lab.controller.scale("blog", api.Scale(quantities={"web": 1}), "me") is None
+
+
+def test_a_value_that_no_variable_can_have_is_refused_before_anything_starts(lab: Lab):
+    lab.deploy()
+    with pytest.raises(UsageError, match="zero byte"):
+        lab.set_env(A="a\0b")
+
+
+def test_what_scaling_changes_is_said_in_the_units_that_were_typed(lab: Lab):
+    lab.deploy()
+    lab.ended(lab.controller.scale("blog", api.Scale(memory=300 * 1024 * 1024, cpu=0.5, process="web"), "me"))
+    assert lab.controller.release("blog", 2).reason == "scale memory=300m cpu=0.5 for web"
+    lab.ended(lab.controller.scale("blog", api.Scale(memory=0, cpu=0, process="web"), "me"))
+    release = lab.controller.release("blog", 3)
+    assert (release.reason, release.limits) == ("scale memory=none cpu=none for web", {})
