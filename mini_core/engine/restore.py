@@ -129,11 +129,23 @@ def _check_runtime(parts: Parts, wanted: str) -> None:
 
 def stage(parts: Parts, file: IO[bytes], actor: str, say: Say, stop: Callable[[], None]) -> None:
     """Verifies the backup, then makes all that is in it, up to the commit."""
-    intake.check_disk(parts, file.seek(0, os.SEEK_END), "what is restored")  # beside what is there
+    _check_disk(parts, file.seek(0, os.SEEK_END))
     manifest = backups.verify(file)
     say(backups.describe(manifest))
     Staging(parts, manifest, actor, say, stop).run(file)
     say("Taking over")
+
+
+def _check_disk(parts: Parts, size: int) -> None:
+    """All of it is made beside what is there. Raises Unavailable with the numbers."""
+    free, reserve = shutil.disk_usage(parts.paths.data).free, parts.settings.disk_reserve
+    if free < size + reserve:
+        raise Unavailable(
+            f"The disk is too full: {megabytes(free)} free, {megabytes(size)} to be restored, "
+            f"{megabytes(reserve)} to be kept free at {parts.paths.data}.",
+            hint="Free some space, or lower disk_reserve in server.toml.",
+            code="disk-full",
+        )
 
 
 class Staging:
