@@ -44,7 +44,7 @@ class Context(Value):
 
     platform: this platform's id. data: its data folder; a plugin keeps its own below data/plugins/NAME. cache:
     may be lost at any time. images: `[images]` of server.toml (toolchain or toolchain:version → image). settings:
-    `[plugins.NAME]` of server.toml, by plugin.
+    `[plugins.NAME]` of server.toml, by plugin. disk_reserve: bytes that must stay free (see `mini_core.disk`).
     """
 
     platform: str
@@ -52,6 +52,7 @@ class Context(Value):
     cache: Path
     images: Mapping[str, str]
     settings: Mapping[str, Mapping[str, Any]]
+    disk_reserve: int = 0
 
 
 class PlanAmendment(Value):

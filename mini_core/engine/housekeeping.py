@@ -132,7 +132,7 @@ class Housekeeper:
 
     def _prune_builds(self) -> None:
         keep = self._store.releases.kept_images()
-        apps = [app.name for app in self._store.apps.all()]
+        apps = [app.handle for app in self._store.apps.all()]
         for builder in self._parts.builders.values():
             try:
                 builder.prune([image for image in keep if image.builder == builder.name], apps)

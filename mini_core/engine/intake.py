@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from mini_core import disk
 from mini_core.api import DeployOptions
-from mini_core.engine.failures import megabytes
 from mini_core.engine.job import DeployJob
 from mini_core.engine.parts import Parts
-from mini_core.errors import Conflict, MiniError, Unavailable
+from mini_core.errors import Conflict, MiniError, SourceError
 from mini_core.explain import headline
 from mini_core.interfaces import BuildRequest
 from mini_core.planning import Planned, make_plan
@@ -28,16 +28,9 @@ NO_SECRET = re.compile(r"[A-Z0-9_]*_VERSION|GO_BIN|GO_INSTALL_PACKAGE_SPEC")
 """Build-time variables that plans may depend on."""
 
 
-def check_disk(parts: Parts) -> None:
-    """Raises Unavailable, with the numbers, where less than the reserve is free."""
-    free, reserve = shutil.disk_usage(parts.paths.data).free, parts.settings.disk_reserve
-    if free < reserve:
-        raise Unavailable(
-            f"The disk is nearly full: {megabytes(free)} free of the {megabytes(reserve)} that are kept "
-            f"free at {parts.paths.data}.",
-            hint="Free some space, or lower disk_reserve in server.toml.",
-            code="disk-full",
-        )
+def check_disk(parts: Parts, coming: int = 0, what: str = "") -> None:
+    """coming: bytes that `what` will take. Raises Unavailable, with the numbers."""
+    disk.check(parts.paths.data, parts.settings.disk_reserve, coming, what)
 
 
 def take_upload(parts: Parts, archive: Path) -> Path:
@@ -56,10 +49,21 @@ def unpacked(parts: Parts, archive: Path, name: str) -> Iterator[tuple[Path, str
     shutil.rmtree(work, ignore_errors=True)
     work.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        done = unpack(archive, work, max_bytes=parts.settings.unpacked, max_files=parts.settings.files)
-        yield work, done.digest
+        yield work, _unpack(parts, archive, work)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _unpack(parts: Parts, archive: Path, work: Path) -> str:
+    """The tree's digest. No archive takes what must stay free."""
+    check_disk(parts)
+    allowed, room = parts.settings.unpacked, shutil.disk_usage(parts.paths.data).free - parts.settings.disk_reserve
+    try:
+        return unpack(archive, work, max_bytes=min(allowed, max(room, 0)), max_files=parts.settings.files).digest
+    except SourceError as error:
+        if error.code == "too-large" and room < allowed:
+            check_disk(parts, room + 1, "what is in the archive, or more")
+        raise
 
 
 def plan_source(

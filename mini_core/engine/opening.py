@@ -82,7 +82,12 @@ def _with_store(settings: Settings, paths: Paths, store: Store, hooks: Hooks) ->
     platform = store.meta.get("platform") or str(uuid.uuid4())
     store.meta.set("platform", platform)
     context = Context(
-        platform=platform, data=paths.data, cache=paths.cache, images=settings.images, settings=settings.plugins
+        platform=platform,
+        data=paths.data,
+        cache=paths.cache,
+        images=settings.images,
+        settings=settings.plugins,
+        disk_reserve=settings.disk_reserve,
     )
     runtime, notice = choose_runtime(store, settings.runtime, hooks.runtimes(context))
     routers = hooks.routers(context)

@@ -24,8 +24,7 @@ from typing import IO, Any
 from mini_core import backups, tarstream
 from mini_core.api import Failure, RestoreEvent
 from mini_core.backups import Head, Manifest, Part
-from mini_core.engine import rollout, transfer
-from mini_core.engine.failures import megabytes
+from mini_core.engine import intake, rollout, transfer
 from mini_core.engine.parts import Parts
 from mini_core.engine.transfer import Staged
 from mini_core.errors import Cancelled, ConfigError, Conflict, MiniError, Unavailable
@@ -129,23 +128,11 @@ def _check_runtime(parts: Parts, wanted: str) -> None:
 
 def stage(parts: Parts, file: IO[bytes], actor: str, say: Say, stop: Callable[[], None]) -> None:
     """Verifies the backup, then makes all that is in it, up to the commit."""
-    _check_disk(parts, file.seek(0, os.SEEK_END))
+    intake.check_disk(parts, file.seek(0, os.SEEK_END), "what is restored")  # beside what is there
     manifest = backups.verify(file)
     say(backups.describe(manifest))
     Staging(parts, manifest, actor, say, stop).run(file)
     say("Taking over")
-
-
-def _check_disk(parts: Parts, size: int) -> None:
-    """All of it is made beside what is there. Raises Unavailable with the numbers."""
-    free, reserve = shutil.disk_usage(parts.paths.data).free, parts.settings.disk_reserve
-    if free < size + reserve:
-        raise Unavailable(
-            f"The disk is too full: {megabytes(free)} free, {megabytes(size)} to be restored, "
-            f"{megabytes(reserve)} to be kept free at {parts.paths.data}.",
-            hint="Free some space, or lower disk_reserve in server.toml.",
-            code="disk-full",
-        )
 
 
 class Staging:

@@ -17,6 +17,7 @@ import msgspec
 
 from mini_core import api
 from mini_core.controller import Controller
+from mini_core.disk import in_words
 from mini_core.errors import MiniError
 from mini_core.paths import Paths
 from mini_core.server import ports, state
@@ -95,7 +96,7 @@ def stopped(paths: Paths) -> Iterator[Check]:
 
 def disk(folder: Path, reserve: int) -> Iterator[Check]:
     usage = shutil.disk_usage(folder)
-    detail = f"{size(usage.free)} free of {size(usage.total)}, {size(reserve)} must stay free"
+    detail = f"{in_words(usage.free)} free of {in_words(usage.total)}, {in_words(reserve)} must stay free"
     found = "error" if usage.free < reserve else "warning" if usage.free < 2 * reserve else "ok"
     hint = "Free some space, or lower disk_reserve in server.toml" if found != "ok" else ""
     yield Check(name="disk", state=found, detail=detail, hint=hint)  # type: ignore[arg-type]  # one of three words
@@ -258,13 +259,3 @@ def problems(lines: Iterable[str]) -> Iterator[Check]:
     """What `mini status` reports: "what: command that shows more" where a command follows."""
     for line in lines:
         yield Check(name="status", state="warning", detail=line, hint="mini status")
-
-
-def size(count: int) -> str:
-    """Bytes in words: "512 MB", "1.5 GB"."""
-    number = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.0f} {unit}" if number >= 10 or unit == "B" else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:.1f} TB"

@@ -45,7 +45,16 @@ class DockerPlugin:
         self._images = context.images
         settings = _settings(context)
         self._cache = BuildCache(self._engine, context.data / "plugins" / "docker", settings)
-        return [DockerBuilder(self._engine, context.platform, context.images, settings, cache=self._cache)]
+        return [
+            DockerBuilder(
+                self._engine,
+                context.platform,
+                context.images,
+                settings,
+                cache=self._cache,
+                reserve=context.disk_reserve,
+            )
+        ]
 
     @hookimpl
     def mini_run(self, context: Context) -> Iterable[Runtime]:

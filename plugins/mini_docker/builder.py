@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mini_core import tarstream
+from mini_core import disk, tarstream
 from mini_core.errors import BuildError, MiniError, NotFound
 from mini_core.interfaces import Builder, BuildRequest, Job
 from mini_core.types import Image, Plan, replace
@@ -47,12 +47,14 @@ class DockerBuilder(Builder):
         settings: Mapping[str, Any] | None = None,
         *,
         cache: BuildCache,
+        reserve: int = 0,
     ) -> None:
-        """settings: `[plugins.docker]`; `builder = "classic"` does without BuildKit."""
+        """settings: `[plugins.docker]`; `builder = "classic"` does without BuildKit. reserve: bytes of the engine's
+        disk that must stay free."""
         self._engine, self._platform, self._images = engine, platform, images
         self._classic = (settings or {}).get("builder") == "classic"
         self._bases = Bases(engine, images)
-        self._cache = cache
+        self._cache, self._reserve = cache, reserve
 
     def render(self, plan: Plan) -> dict[str, str]:
         if plan.dockerfile:
@@ -67,9 +69,17 @@ class DockerBuilder(Builder):
         source = request.source / request.plan.path
         buildkit = not self._classic and self._engine.has_buildkit()
         _refuse_secrets(request, buildkit)
+        self._check_disk()
         if request.plan.dockerfile:
             return self._own(request, source, buildkit, job)
         return self._generated(request, source, buildkit, job)
+
+    def _check_disk(self) -> None:
+        """Raises Unavailable, with the numbers, where the engine keeps its images on a disk of ours that is nearly
+        full."""
+        if self._engine.is_here:
+            with contextlib.suppress(FileNotFoundError, PermissionError):
+                disk.check(Path(self._engine.facts()["DockerRootDir"]), self._reserve)
 
     def exists(self, image: Image) -> bool:
         return self._inspect(image.ref) is not None

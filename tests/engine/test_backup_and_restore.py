@@ -262,7 +262,7 @@ def test_a_disk_that_is_too_full_refuses_with_the_numbers(make_two: Callable[...
     new.reopen(disk_reserve=1 << 60)
     event = restore(new, back_up(old))[-1]
     assert (event.kind, event.code) == ("failed", "disk-full")
-    assert re.search(r"\d+ [GM]B free, 0 MB to be restored, .* GB to be kept free", event.text)
+    assert re.search(r"\d+ [GM]B free at .*, \d+ kB are needed for what is restored, .* [GT]B must stay free", event.text)
     assert not new.controller.restoring
 
 

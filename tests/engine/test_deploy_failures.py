@@ -142,7 +142,7 @@ def test_a_refusal_names_the_plugin(lab: Lab):
 
 def test_a_disk_that_is_nearly_full_refuses_with_the_numbers(lab: Lab):
     lab.reopen(disk_reserve=1 << 60)
-    with pytest.raises(MiniError, match=r"nearly full: .* free of the .*GB"):
+    with pytest.raises(MiniError, match=r"nearly full: .* free at .*TB must stay free"):
         lab.send()
 
 

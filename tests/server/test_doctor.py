@@ -12,6 +12,7 @@ import pytest
 from server_kit import Platform
 
 from mini_core import api
+from mini_core.disk import in_words
 from mini_core.paths import Paths
 from mini_core.server import doctor, ports, state
 from mini_core.settings import Settings
@@ -125,4 +126,4 @@ def test_the_api_merges_the_cores_checks_with_those_of_the_controller(platform: 
 
 @pytest.mark.parametrize(("count", "words"), [(5, "5 B"), (1_500_000_000, "1.5 GB"), (512_000_000, "512 MB")])
 def test_sizes_are_in_words(count: int, words: str) -> None:
-    assert doctor.size(count) == words
+    assert in_words(count) == words
