@@ -232,6 +232,9 @@ class Engine:
             found.append(f"router: {self.reconciler.router_problem}")
         found += [f"{app.name}: {app.note} (mini logs {app.name})" for app in apps if app.state == "crashed"]
         found += [f"{app.name}: {app.note}" for app in apps if app.note == describe.NO_IMAGE]
+        for app in apps:
+            if app.state == "asleep" and (problem := self.sleeper.problem(app.name)):
+                found.append(f"{app.name}: does not wake: {problem} (mini logs {app.name})")
         for job in self._store.jobs.all():
             if job.attempts:
                 what = f"{job.kind} {job.app}{' by ' + job.plugin if job.plugin else ''}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +16,9 @@ from mini_core.store.records import App
 
 CHECK_EVERY = 15.0
 """Seconds; asking the router for its activity is not free."""
+
+TRY_AGAIN = 5.0
+"""Seconds after a start that failed before the next request may cause another."""
 
 WAKE_TIMEOUT = 120.0
 """Seconds for an app to be healthy after it was woken."""
@@ -31,7 +35,9 @@ class Sleeper:
         self._due = 0.0
         self._lock = threading.Lock()
         self._waking: dict[int, threading.Lock] = {}
+        self._began = time.time()
         self._woken: dict[int, float] = {}
+        self._failed: dict[str, tuple[float, MiniError]] = {}
 
     def check(self) -> None:
         """Puts to sleep what had no request for long enough."""
@@ -44,7 +50,7 @@ class Sleeper:
         except MiniError:
             return
         for app in self._store.apps.all():
-            last = max(activity.get(app.name, 0.0), app.deployed_at or 0.0, self._woken.get(app.id, 0.0))
+            last = max(activity.get(app.name, 0.0), app.deployed_at or 0.0, self._woken.get(app.id, self._began))
             if self._may_sleep(app) and time.time() - last > idle:
                 self.put_to_sleep(app)
 
@@ -74,9 +80,26 @@ class Sleeper:
             self._await_deploy(app)
             app = self._store.apps.get(name)
             if app.asleep and app.release is not None and app.state == "running":
-                self._start(app)
+                self._try(app)
         finally:
             lock.release()
+
+    def _try(self, app: App) -> None:
+        """What has just failed is not tried again by every request that comes."""
+        at, before = self._failed.get(app.name, (-math.inf, None))
+        if before is not None and time.monotonic() < at + TRY_AGAIN:
+            raise before
+        try:
+            self._start(app)
+        except MiniError as error:
+            self._failed[app.name] = time.monotonic(), error
+            self._store.events.add("app.wake_failed", "platform", app.name, {"message": error.message})
+            raise
+        self._failed.pop(app.name, None)
+
+    def problem(self, name: str) -> str:
+        """Why a sleeping app did not wake when it was last asked for."""
+        return self._failed[name][1].message if name in self._failed else ""
 
     def _await_deploy(self, app: App) -> None:
         deadline = time.monotonic() + WAKE_TIMEOUT

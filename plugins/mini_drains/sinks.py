@@ -128,16 +128,20 @@ class HttpSink:
     def __init__(self, url: str) -> None:
         if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
             raise ConfigError(f"plugins.drains.http: expected http://… or https://…, got {url!r}")
-        self._url = url
-        self._pool = urllib3.PoolManager(timeout=TIMEOUT, retries=urllib3.Retry(2, backoff_factor=0.2))
+        self._url, self._host = url, urlsplit(url).hostname
+        self._pool = urllib3.PoolManager(timeout=TIMEOUT)
 
     def write(self, lines: Sequence[LogLine]) -> None:
         if not lines:
             return
         body = "".join(as_json(line) + "\n" for line in lines).encode()
-        answer = self._pool.request("POST", self._url, body=body, headers={"Content-Type": "application/x-ndjson"})
+        headers = {"Content-Type": "application/x-ndjson"}
+        try:
+            answer = self._pool.request("POST", self._url, body=body, headers=headers, retries=False)
+        except urllib3.exceptions.HTTPError as error:  # whose text holds the URL, which may hold a key
+            raise OSError(f"{self._host} cannot be reached ({type(error).__name__})") from None
         if answer.status >= 400:
-            raise OSError(f"{self._url} answered {answer.status}")
+            raise OSError(f"{self._host} answered {answer.status}")
 
     def close(self) -> None:
         self._pool.clear()

@@ -106,7 +106,7 @@ class Problem(Value):
             status=503,
             code="not-ready",
             title="This app is not ready yet",
-            detail="It is starting, and did not get ready in time. Try again in a moment.",
+            detail="It was to be started, and did not get ready. Try again in a moment.",
             cause=f"{app}: {cause}",
             retry_after=5,
         )

@@ -179,3 +179,13 @@ def test_an_endpoint_that_refuses_is_an_error_so_that_the_core_counts_it(collect
 def test_a_wrong_setting_is_named(kind: str, target: object, message: str):
     with pytest.raises(ConfigError, match=message):
         make_sink(kind, target)
+
+
+def test_an_error_names_the_host_and_not_the_key_in_the_address(collector: Collector):
+    collector.status = 403
+    with pytest.raises(OSError, match=r"^127\.0\.0\.1 answered 403$"):
+        HttpSink(f"{collector.url}?key=s3cret").write([LINE])
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(OSError, match=r"^127\.0\.0\.1 cannot be reached \(NewConnectionError\)$"):
+        HttpSink(f"http://127.0.0.1:{port}/in?key=s3cret").write([LINE])

@@ -10,7 +10,7 @@ import pytest
 
 from mini_core import api
 from mini_core.engine.supervise import CALM, delay
-from mini_core.errors import Conflict
+from mini_core.errors import Conflict, StartError
 from mini_core.testing import until
 from tests.engine.conftest import Lab
 from tests.engine.fakes import Instance
@@ -200,6 +200,31 @@ def test_an_idle_app_sleeps_and_the_next_request_wakes_it_once(make_lab: Callabl
     assert lab.get() == (200, "hello")
     assert lab.world.starts == {"web": 2, "worker": 2}
     lab.at_rest()
+
+
+def test_an_app_that_does_not_wake_says_why_and_is_not_started_by_every_request(lab: Lab):
+    lab.deploy(web=["serve", "hello"])
+    lab.controller._engine.sleeper.put_to_sleep(lab.store.apps.get("blog"))
+    until(lambda: not lab.world.instances, what="sleep")
+    images, lab.world.images = lab.world.images, set()
+    for _ in range(3):
+        with pytest.raises(StartError, match="is gone"):
+            lab.controller.wake("blog")
+    assert len(lab.events("app.wake_failed")) == 1
+    assert any(line.startswith("blog: does not wake: image ") for line in lab.controller.status("").problems)
+    lab.world.images = images
+    lab.controller._engine.sleeper._failed["blog"] = (0.0, StartError("long ago"))
+    lab.controller.wake("blog")
+    assert (lab.get(), lab.controller.status("").problems) == ((200, "hello"), ())
+
+
+def test_a_platform_that_has_just_come_up_lets_its_apps_be_asked_for_first(make_lab: Callable[..., Lab]):
+    lab = make_lab()
+    lab.deploy(web=["serve", "hello"])
+    lab.store.apps.change(lab.store.apps.get("blog").id, deployed_at=time.time() - 3600)
+    lab.reopen(idle=60.0)
+    lab.controller._engine.sleeper.check()
+    assert lab.get() == (200, "hello")
 
 
 def test_a_clock_that_jumps_back_does_not_keep_a_crashed_instance_waiting(lab: Lab):

@@ -109,10 +109,16 @@ def test_a_slow_sink_loses_lines_which_are_counted_and_nobody_waits(tmp_path: Pa
     assert book.sinks[0].dropped > 300
     slow.go.set()
     book.close()
-    assert len(slow.lines) + book.sinks[0].dropped == 1000
+    gaps = [text for text in slow.lines if " dropped: the sink" in text]
+    assert gaps == [f"{book.sinks[0].dropped} lines dropped: the sink slow was away, or too slow"]
+    assert len(slow.lines) - 1 + book.sinks[0].dropped == 1000
 
 
-def test_a_failing_sink_is_reported_and_asked_again(tmp_path: Path):
+def test_a_sink_that_was_away_gets_what_the_queue_kept_and_loses_only_what_it_refuses_too_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(Sink, "FIRST_PAUSE", 0.02)
+
     class Broken(SlowSink):
         def write(self, lines: Sequence[LogLine]) -> None:
             if not self.go.is_set():
@@ -122,12 +128,19 @@ def test_a_failing_sink_is_reported_and_asked_again(tmp_path: Path):
     broken = Broken()
     book = LogBook(tmp_path, 1 << 20)
     book.sinks = (Sink(broken),)
-    book.append("blog", [line("lost")])
-    until(lambda: book.sinks[0].problem == "OSError: no route to host", what="the report")
-    broken.go.set()
     book.append("blog", [line("kept")])
-    until(lambda: broken.lines == ["kept"], what="the next line")
-    assert (book.sinks[0].problem, book.sinks[0].dropped) == ("", 1)
+    until(lambda: book.sinks[0].problem == "no route to host", what="the report")
+    broken.go.set()
+    until(lambda: broken.lines == ["kept"], what="the line")
+    assert (book.sinks[0].problem, book.sinks[0].dropped) == ("", 0)
+    broken.go.clear()
+    monkeypatch.setattr(Sink, "PATIENCE", 0.05)
+    book.append("blog", [line("refused")])
+    until(lambda: book.sinks[0].dropped == 1, what="the end of patience")
+    broken.go.set()
+    book.append("blog", [line("next")])
+    until(lambda: broken.lines[-1] == "next", what="the next line")
+    assert broken.lines[1:] == [f"1 line dropped: the sink {broken.name} was away, or too slow", "next"]
     book.close()
 
 
@@ -192,3 +205,14 @@ def test_mini_s_own_sentences_keep_their_words_and_quote_no_secret():
         "web.1 listens on its own loopback only: [REDACTED]"
     )
     assert redact("mode=loopback Process s3cret-token") == "mode=[REDACTED] [REDACTED] [REDACTED]"
+
+
+def test_a_secret_in_a_requests_path_is_masked_in_the_routers_line(lab: Lab):
+    lab.deploy()
+    lab.set_env(HOOK="open-sesame")
+    state = Path(lab.controller._parts.router_settings.state)
+    state.mkdir(parents=True, exist_ok=True)
+    with (state / "router.log").open("a") as file:
+        file.write('{"at": 1.0, "app": "blog", "text": "GET /hooks/open-sesame 200 1ms 5B"}\n')
+    until(lambda: texts(list(lab.controller.logs("blog", source="router"))), what="the line")
+    assert texts(list(lab.controller.logs("blog", source="router"))) == ["GET /hooks/[REDACTED] 200 1ms 5B"]
