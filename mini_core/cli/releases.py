@@ -55,15 +55,19 @@ def show(context: Context, release: str) -> None:
 
 
 def _lines(item: api.ReleaseInfo) -> Iterator[str]:
+    from mini_core.explain import command_line, headline
+
     state = " (current)" if item.current else " (failed, never live)" if item.state == "failed" else ""
     yield f"v{item.version}{state}: {item.reason}"
     yield f"Created:   {moment(item.created_at)} by key {item.created_by}"
     if item.commit:
         yield f"Commit:    {item.commit}{f' and {item.changed} changed files' if item.changed else ''}"
     yield f"Image:     {item.image}{'' if item.image_kept else ' (gone)'}"
+    if item.plan:
+        yield f"Plan:      {headline(item.plan)}"
     yield f"Runtime:   {item.runtime}"
     for process in item.processes:
-        yield f"Process:   {process.name}: {' '.join(process.command) or 'what the image starts'}"
+        yield f"Process:   {process.name}: {command_line(process.command) or 'what the image starts'}"
     for name, limit in item.limits.items():
         shown = [memory(limit.memory)] if limit.memory else []
         shown += [f"{limit.cpu:g} CPU"] if limit.cpu else []
@@ -72,6 +76,8 @@ def _lines(item: api.ReleaseInfo) -> Iterator[str]:
         yield f"Volumes:   {' '.join(volume.target for volume in item.volumes)}"
     if item.env:
         yield f"Variables: {' '.join(sorted(item.env))}"
+    if item.plugins:
+        yield f"Plugins:   {', '.join(f'{name} {version}' for name, version in sorted(item.plugins.items()))}"
 
 
 @click.command()

@@ -9,6 +9,8 @@ import re
 import signal as signals
 from collections.abc import Sequence
 
+from mini_core.types import Value
+
 _CAUSES: tuple[tuple[str, str], ...] = (
     (
         r"ModuleNotFoundError: No module named '([^'.]+)",
@@ -31,11 +33,11 @@ _CAUSES: tuple[tuple[str, str], ...] = (
     (r"Missing script: \"?([^\"\s]+)", "package.json has no script {0}: add it, or mend the start command."),
     (
         r"Failed to find attribute '(\w+)' in '([\w.]+)'",
-        "{1} has no {0}: name the module and the variable of your application in the start command.",
+        "The module {1} has no {0}: name your application's module and variable in the start command.",
     ),
     (
         r"Attribute \"(\w+)\" not found in module \"([\w.]+)\"",
-        "{1} has no {0}: name the module and the variable of your application in the start command.",
+        "The module {1} has no {0}: name your application's module and variable in the start command.",
     ),
     (r"Could not import module \"([\w.]+)\"", "There is no module {0} to start, or it fails when it is imported."),
     (r"(?i)EADDRINUSE|address already in use", "Its port is taken by something else: listen on $PORT."),
@@ -46,7 +48,7 @@ _CAUSES: tuple[tuple[str, str], ...] = (
     ),
     (
         r"(?i)no such table|relation \S+ does not exist|doesn't exist.*table|table .*doesn't exist",
-        "A table is missing: `release:` in the Procfile runs a migration before each release.",
+        "A table is missing: are the migrations up to date, and run by `release:` in the Procfile?",
     ),
     (
         r"(?i)could not translate host name|name or service not known|ENOTFOUND|name resolution",
@@ -67,13 +69,39 @@ _SIGNALS = {
 _NATIVE = (signals.SIGSEGV, signals.SIGABRT, signals.SIGILL, signals.SIGBUS, signals.SIGFPE)
 
 
-def likely_cause(app: str, tail: Sequence[str], exit_code: int | None, signal: int | None) -> str:
-    """One sentence on what to do."""
-    text = "\n".join(tail)
+LOOKED_AT = 60
+"""Lines that are looked through: Node writes a page after what is wrong."""
+
+NOISE = re.compile(r"npm notice")
+
+
+class Cause(Value):
+    """hint: one sentence on what to do. tail: the last lines, and the telling one where it came long before."""
+
+    hint: str
+    tail: tuple[str, ...]
+
+
+def explain(app: str, lines: Sequence[str], exit_code: int | None, signal: int | None, *, limit: int) -> Cause:
+    """What the lines tell; limit: of the tail."""
+    looked_at = [line for line in lines if not NOISE.match(line)][-LOOKED_AT:]
     for pattern, hint in _CAUSES:
-        if match := re.search(pattern, text):
-            found = [group for group in match.groups() if group]
-            return hint.format(*found, app=app)
+        for number, line in enumerate(looked_at):
+            if match := re.search(pattern, line):
+                found = [group for group in match.groups() if group]
+                return Cause(hint=hint.format(*found, app=app), tail=_shortened(looked_at, number, limit))
+    tail = tuple(looked_at[-limit:])
+    return Cause(hint=_without_a_word(tail, exit_code, signal), tail=tail)
+
+
+def _shortened(lines: Sequence[str], telling: int, limit: int) -> tuple[str, ...]:
+    if telling >= len(lines) - limit:
+        return tuple(lines[-limit:])
+    told = lines[telling : telling + limit // 2]
+    return (*told, "…", *lines[len(lines) - (limit - len(told) - 1) :])
+
+
+def _without_a_word(tail: Sequence[str], exit_code: int | None, signal: int | None) -> str:
     number = signal or of_exit_code(exit_code)
     if number in _SIGNALS:
         return _SIGNALS[signals.Signals(number)]

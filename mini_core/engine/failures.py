@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Sequence
 
 from mini_core.api import Failure
-from mini_core.engine.causes import how_it_ended, likely_cause
+from mini_core.engine.causes import explain, how_it_ended
 from mini_core.errors import MiniError, StartError
 from mini_core.redact import Redactor
 from mini_core.types import InstanceStatus, LogLine
@@ -60,7 +60,7 @@ def failure_of(error: BaseException, step: str, redact: Redactor) -> Failure:
 
 def ended(app: str, name: str, status: InstanceStatus, memory: int | None, lines: Iterable[LogLine]) -> InstanceFailed:
     """The error for an instance that should run and has ended. app, name: as the user knows them."""
-    tail = [line.text for line in lines][-TAIL:]
+    cause = explain(app, [line.text for line in lines], status.exit_code, status.signal, limit=TAIL)
     after = _after(status)
     if status.oom:
         limit = f" ({megabytes(memory)})" if memory else ""
@@ -68,15 +68,15 @@ def ended(app: str, name: str, status: InstanceStatus, memory: int | None, lines
             f"{name} ran out of memory{limit}{after}.",
             code="out-of-memory",
             hint=f"Give it more, and deploy again: mini scale --memory {_double(memory)} -a {app}",
-            tail=tail,
+            tail=cause.tail,
             exit_code=status.exit_code,
             signal=status.signal,
         )
     return InstanceFailed(
         f"{name} {how_it_ended(status.exit_code, status.signal)}{after}.",
         code="exited",
-        hint=likely_cause(app, tail, status.exit_code, status.signal),
-        tail=tail,
+        hint=cause.hint,
+        tail=cause.tail,
         exit_code=status.exit_code,
         signal=status.signal,
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.client
 import ipaddress
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from mini_core.engine.failures import InstanceFailed, ended
@@ -29,6 +30,9 @@ PATIENCE = 1.5
 
 LOOPBACK_PATIENCE = 4.0
 """Seconds after which listening on its own loopback only is an error."""
+
+KEPT = 200
+"""Lines of a failed instance that are looked at."""
 
 SETTLED = 2.0
 """Seconds that a process without a port has to stay up."""
@@ -201,16 +205,16 @@ class Watch:
 
     # --- errors
 
-    def last_lines(self) -> list[LogLine]:
-        return list(self._runtime.logs(self.spec.id))[-20:]
+    def _lines(self) -> deque[LogLine]:
+        return deque(self._runtime.logs(self.spec.id), maxlen=KEPT)
 
     def _tail(self) -> list[str]:
-        return [line.text for line in self.last_lines()]
+        return [line.text for line in self._lines()]
 
     def _ended(self, status: InstanceStatus | None) -> InstanceFailed:
         if status is None:
             return InstanceFailed(f"{self.name} was removed from outside while it started.", code="gone")
-        return ended(self._app, self.name, status, self.spec.limits.memory, self.last_lines())
+        return ended(self._app, self.name, status, self.spec.limits.memory, self._lines())
 
     def _loopback_only(self, listening: Sequence[Endpoint]) -> InstanceFailed:
         ports = ", ".join(dict.fromkeys(str(item) for item in listening))

@@ -13,7 +13,7 @@ import pytest
 
 from mini_core import api
 from mini_core.controller import open_controller
-from mini_core.engine.causes import how_it_ended, likely_cause
+from mini_core.engine.causes import explain, how_it_ended
 from mini_core.errors import Conflict, MiniError, UsageError
 from mini_core.hooks import Hooks
 from mini_core.plugins import Plugins
@@ -83,12 +83,12 @@ CAUSES = {
     "Error: Cannot find module 'express'": "The package express is not installed: add it to the dependencies.",
     "Error: Cannot find module '/app/server.js'": "There is no server.js: ",
     "Error: Cannot find module './db'": "There is no ./db: is it ignored, or not committed?",
-    "python: can't open file '/srv/builds/c15a/app/main.py': [Errno 2] No such file or directory": "There is no main.py: ",
+    "python: can't open file '/srv/builds/c15a/app/main.py': [Errno 2] No such file": "There is no main.py: ",
     "sh: 1: exec: gunicron: not found": "There is no command gunicron: ",
     "sh: line 1: gunicron: command not found": "There is no command gunicron: ",
     "sh: 1: gunicron: not found": "There is no command gunicron: ",
     'npm error Missing script: "start"': "package.json has no script start: ",
-    "Failed to find attribute 'app' in 'blog.wsgi'.": "blog.wsgi has no app: ",
+    "Failed to find attribute 'app' in 'blog.wsgi'.": "The module blog.wsgi has no app: ",
     "KeyError: 'SMTP_HOST'": "If SMTP_HOST is a variable of its environment: mini env set SMTP_HOST=… -a blog",
     'FATAL: password authentication failed for user "app"': "A database refuses its credentials: mini env list -a blog",
     'could not translate host name "db" to address: Name or service not known': "It does not find the host of a ",
@@ -99,14 +99,24 @@ CAUSES = {
 
 @pytest.mark.parametrize("line", CAUSES)
 def test_a_likely_cause_is_named(line: str):
-    assert likely_cause("blog", ["starting", line], 1, None).startswith(CAUSES[line])
+    cause = explain("blog", ["starting", line], 1, None, limit=20)
+    assert cause.hint.startswith(CAUSES[line])
+    assert cause.tail == ("starting", line)
+
+
+def test_a_telling_line_is_shown_though_a_page_came_after_it():
+    page = [f"    at Module._load (node:internal:{number})" for number in range(30)]
+    lines = ["starting", "Error: Cannot find module 'express'", *page, "Node.js v24", "npm notice of a newer version"]
+    cause = explain("blog", lines, 1, None, limit=20)
+    assert cause.hint.startswith("The package express is not installed")
+    assert (len(cause.tail), cause.tail[0], cause.tail[10], cause.tail[-1]) == (20, lines[1], "…", "Node.js v24")
 
 
 def test_how_it_ended_is_said_with_the_signal_and_the_exit_code():
     assert how_it_ended(3, None) == "exited with code 3"
     assert how_it_ended(137, 9) == how_it_ended(137, None) == "was ended by SIGKILL (exit code 137)"
-    assert likely_cause("blog", ["working"], 137, None).startswith("It was killed from outside")
-    assert likely_cause("blog", ["working"], 139, 11).startswith("Native code crashed")
+    assert explain("blog", ["working"], 137, None, limit=20).hint.startswith("It was killed from outside")
+    assert explain("blog", ["working"], 139, 11, limit=20).hint.startswith("Native code crashed")
 
 
 def test_the_likely_cause_comes_with_the_failure(lab: Lab):
