@@ -16,7 +16,19 @@ PACKAGES = {"mini_core": ROOT / "mini_core"} | {
     folder.name: folder for parent in ("plugins", "buildpacks") for folder in (ROOT / parent).glob("mini_*")
 }
 PLUGINS = set(PACKAGES) - {"mini_core"}
-PUBLIC = {"errors", "types", "interfaces", "hookspecs", "hosts", "versions", "testing", "sources", "paths", "tarstream"}
+PUBLIC = {
+    "disk",
+    "errors",
+    "types",
+    "interfaces",
+    "hookspecs",
+    "hosts",
+    "versions",
+    "testing",
+    "sources",
+    "paths",
+    "tarstream",
+}
 """Modules of mini_core that plugins may use."""
 
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from mini_core.errors import BuildError
+from mini_core.errors import BuildError, Unavailable
 from mini_core.testing import RecordingJob
 from mini_core.types import Dockerfile, Plan, Step, replace
+from mini_docker.builder import DockerBuilder
 from mini_docker.buildkit import Vertex
 from mini_docker.cache import BuildCache
 from mini_docker.leftovers import Limits, Ours, Ran, Record, attribute, ran, records, surplus
@@ -241,3 +242,13 @@ def test_what_a_killed_controller_noted_is_found_by_the_next(
     assert mark.records()
     BuildCache(own.engine, own.folder, {}).prune(())
     assert not mark.records()
+
+
+@pytest.mark.docker
+def test_a_build_is_refused_with_the_numbers_while_the_engines_disk_is_nearly_full(
+    own: DockerPlatform, make_source: Callable[[dict[str, str]], Path]
+) -> None:
+    full = DockerBuilder(own.engine, own.id, {}, cache=own.cache, reserve=1 << 60)
+    with pytest.raises(Unavailable, match=r"The disk is nearly full: .* free at .*, .* TB must stay free") as caught:
+        full.build(own.request(PYTHON, make_source(FILES)), RecordingJob(60))
+    assert caught.value.code == "disk-full"
