@@ -20,6 +20,7 @@ from waitress.parser import HTTPRequestParser
 from waitress.utilities import Error, RequestEntityTooLarge
 
 from mini_core import api
+from mini_core.errors import Unavailable
 from mini_core.paths import private_folder
 from mini_core.types import encode
 
@@ -31,6 +32,9 @@ UNLIMITED = "/v1/restore"
 
 Allowed = Callable[[str, bool], bool]
 """Whether a key is good; and, where the second is true, good for all of the platform."""
+
+Room = Callable[[int], None]
+"""Raises Unavailable where a body of so many bytes has no room."""
 
 
 class _Refusal(Error):
@@ -69,9 +73,9 @@ class _OnDisk(TempfileBasedBuffer):
         return tempfile.TemporaryFile("w+b", dir=private_folder(self._folder))
 
 
-def channel_class(allowed: Allowed, folder: Path | None = None) -> type[HTTPChannel]:
-    """The channel for a server, which asks `allowed` about the key of whoever sends a large body. folder: where large
-    bodies are kept while they are read."""
+def channel_class(allowed: Allowed, folder: Path | None = None, room: Room = lambda _: None) -> type[HTTPChannel]:
+    """The channel for a server, which asks `allowed` about the key of whoever sends a large body, and then whether
+    there is `room`. folder: where large bodies are kept while they are read."""
 
     class Parser(HTTPRequestParser):
         def parse_header(self, header_plus: bytes) -> None:
@@ -80,10 +84,19 @@ def channel_class(allowed: Allowed, folder: Path | None = None) -> type[HTTPChan
             key = _key(self.headers) if self.body_rcv is not None and large else None
             self._unlimited = self.path == UNLIMITED  # type: ignore[attr-defined]
             if key is not None and not allowed(key, self._unlimited):
-                self.error = _Refusal(_WRONG_KEY if key else _NO_KEY)
-                self.body_rcv, self.content_length, self.expect_continue = None, 0, False
+                self._refuse(_WRONG_KEY if key else _NO_KEY)
             elif key is not None:
-                self._expect_much()
+                try:
+                    room(self.content_length)
+                except Unavailable as error:
+                    title, status = error.message, error.http_status
+                    self._refuse(api.Problem(status=status, title=title, code=error.code, hint=error.hint))
+                else:
+                    self._expect_much()
+
+        def _refuse(self, problem: api.Problem) -> None:
+            self.error = _Refusal(problem)
+            self.body_rcv, self.content_length, self.expect_continue = None, 0, False
 
         def _expect_much(self) -> None:
             if folder is not None and self.body_rcv is not None:

@@ -27,7 +27,7 @@ from flask import Flask
 from waitress import wasyncore
 from waitress.server import create_server
 
-from mini_core import __version__, api
+from mini_core import __version__, api, disk
 from mini_core.controller import Controller, open_controller
 from mini_core.errors import Conflict, MiniError, NotFound
 from mini_core.paths import Paths, find_paths, private_folder
@@ -96,8 +96,12 @@ class Server:
             max_request_body_size=self._controller.settings.upload,
             ident="mini",
         )
-        server.channel_class = channel_class(allowed, self._controller.paths.data / "uploads")
+        server.channel_class = channel_class(allowed, self._controller.paths.data / "uploads", self._check_room)
         return server
+
+    def _check_room(self, size: int) -> None:
+        """What is sent is there twice for a moment: as it comes, and as it is kept. Raises Unavailable."""
+        disk.check(self._controller.paths.data, self._controller.settings.disk_reserve, 2 * size, "what is sent")
 
     def start(self) -> None:
         self._threads = [threading.Thread(target=server.run, name="http", daemon=True) for server in self._servers]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import socket
@@ -13,6 +14,7 @@ from server_kit import Client, Platform, until
 
 from mini_core.server import auth, operations, streams
 from mini_core.server.operation import Operation
+from mini_core.types import replace
 
 GZIP = "application/gzip"
 
@@ -132,6 +134,23 @@ def test_a_plan_is_made_from_a_source_that_is_removed_afterwards(platform: Platf
     answer = platform.key.request("POST", "/v1/plan", b"source", Content_Type=GZIP)
     assert answer.json()["plan"]["buildpack"] == "python"
     assert list((platform.paths.data / "uploads").iterdir()) == []
+
+
+def test_an_upload_that_would_fill_the_disk_is_refused_before_it_is_read(platform: Platform) -> None:
+    platform.controller.settings = replace(platform.controller.settings, disk_reserve=1 << 60)
+    head = (
+        "POST /v1/apps/blog/deploys HTTP/1.1\r\nHost: x\r\nX-API-Key: mini_admin\r\n"
+        f"Content-Type: {GZIP}\r\nContent-Length: 900000\r\n\r\n"
+    )
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(platform.paths.controller_socket))
+        connection.sendall(head.encode())
+        with http.client.HTTPResponse(connection) as response:
+            response.begin()
+            problem = json.loads(response.read())
+    assert (response.status, problem["code"]) == (503, "disk-full")
+    assert re.search(r"free at .*, 1\.8 MB are needed for what is sent, .* must stay free", problem["title"])
+    assert platform.key.get("/v1/status").status == 200
 
 
 def test_an_upload_cut_off_leaves_nothing_behind(platform: Platform) -> None:
