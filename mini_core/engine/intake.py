@@ -44,14 +44,17 @@ def take_upload(parts: Parts, archive: Path) -> Path:
 
 @contextmanager
 def unpacked(parts: Parts, archive: Path, name: str) -> Iterator[tuple[Path, str]]:
-    """The archive's tree and its digest, for as long as the block lasts. Raises SourceError for a hostile one."""
+    """The archive's tree and its digest, for as long as the block lasts. Raises SourceError for a hostile one.
+
+    Nobody waits until the tree is removed; what is left when this process ends, housekeeping finds.
+    """
     work = parts.paths.data / "work" / name
     shutil.rmtree(work, ignore_errors=True)
     work.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         yield work, _unpack(parts, archive, work)
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        threading.Thread(target=shutil.rmtree, args=(work, True), name="clear-work", daemon=True).start()
 
 
 def _unpack(parts: Parts, archive: Path, work: Path) -> str:

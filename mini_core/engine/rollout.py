@@ -16,7 +16,7 @@ from mini_core.types import Endpoint, InstanceSpec, Value
 AT_ONCE = 4
 """Instances that are started side by side."""
 
-LOOK_EVERY, LOOK_SLOWLY = 0.05, 0.25
+LOOK_EVERY, LOOK_SLOWLY = 0.02, 0.25
 """Seconds between looks at starting instances: a tenth of what they have taken so far, within these bounds."""
 
 

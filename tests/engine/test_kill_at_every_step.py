@@ -109,7 +109,7 @@ def consistent(controller: Controller) -> SimpleNamespace:
     until(calm, what="what runs to be what is stored")
     app = store.apps.get("blog")
     assert not [item for item in store.releases.all(app.id) if item.state == "pending"]
-    assert not list((controller.paths.data / "work").glob("*"))
+    until(lambda: not any((controller.paths.data / "work").iterdir()), what="the source's tree to be removed")
     assert not list((controller.paths.data / "uploads").glob("*"))
     (instance,) = store.instances.find()
     assert instance.routed and instance.release == app.release
