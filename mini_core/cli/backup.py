@@ -15,9 +15,6 @@ from mini_core.cli.context import Context
 from mini_core.cli.output import plural, size
 from mini_core.errors import MiniError, UsageError
 
-THROUGH_ROUTER = 1 << 30
-"""Bytes that a request through the router may have."""
-
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
@@ -60,7 +57,6 @@ def restore(context: Context, file: Path, replace: bool) -> None:
         about = backups.describe(backups.verify(source))
         context.info(about)
         client = context.client(first=True)
-        _check_size(context, file)
         if replace:
             _confirm(context, [app.name for app in client.get("/v1/apps", tuple[api.AppInfo, ...])])
         source.seek(0)
@@ -133,14 +129,6 @@ def _tell(context: Context, event: api.RestoreEvent) -> None:
         raise MiniError(event.text, hint=event.hint, code=event.code)
     if not context.json:
         (context.warn if event.kind == "warning" else context.info)(event.text)
-
-
-def _check_size(context: Context, file: Path) -> None:
-    if context.address().kind == "http" and file.stat().st_size >= THROUGH_ROUTER:
-        raise UsageError(
-            f"A backup of {size(file.stat().st_size)} is too large for the router.",
-            hint="Restore it over ssh (--host ssh://USER@HOST), on the server itself, or make it with --no-images.",
-        )
 
 
 def _confirm(context: Context, apps: list[str]) -> None:

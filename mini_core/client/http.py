@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import secrets
 import socket
 import ssl
 import time
@@ -34,6 +35,10 @@ STREAM_TIMEOUT = 30.0
 """Of a stream, on which the server gives a sign of life every 10 s."""
 TRANSFER_TIMEOUT = 3600.0
 """Of a backup: an engine prepares a large image before its first byte comes."""
+PIECE = 64 * 1024 * 1024
+"""Bytes of a large file that go through a router at once."""
+RETRIES = 5
+"""Times in a row that a piece is sent again, with longer and longer pauses."""
 AWAY_LIMIT = 15.0
 """Seconds that a call waits for a controller that restarts."""
 CHUNK = 128 * 1024
@@ -173,15 +178,48 @@ class Client:
         progress: Callable[[int], None] = _ignore,
         **query: Any,
     ) -> Iterator[T]:
-        """Sends a file and gives the values of the NDJSON answer. progress: as for `upload`."""
+        """Sends a file and gives the values of the NDJSON answer. progress: as for `upload`. Through a router a large
+        file travels in pieces, below the same path."""
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        if self.address.kind == "http" and size > PIECE:
+            query["upload"] = self._send_pieces(path, file, media, progress)
+            size = 0
         connection = self._connect(TRANSFER_TIMEOUT)
         try:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(0)
             self._begin(connection, "POST", path + _query(query), {"Content-Type": media, "Content-Length": str(size)})
-            _send(connection, file, progress)
+            if size:
+                _send(connection, file, progress)
             for line in self._lines(self._response(connection)):
                 yield _decoded(line, kind)
+        finally:
+            connection.close()
+
+    def _send_pieces(self, path: str, file: BinaryIO, media: str, progress: Callable[[int], None]) -> str:
+        """Returns the name under which the file is there then. A piece whose connection is lost is sent again."""
+        name, offset, lost = secrets.token_hex(16), 0, 0
+        while True:
+            file.seek(offset)
+            piece = file.read(PIECE)
+            if not piece:
+                return name
+            try:
+                self._put(f"{path}/{name}?offset={offset}", piece, media)
+            except Lost:
+                lost += 1
+                if lost > RETRIES:
+                    raise
+                time.sleep(lost)
+                continue
+            offset, lost = offset + len(piece), 0
+            progress(offset)
+
+    def _put(self, target: str, body: bytes, media: str) -> None:
+        connection = self._connect(TRANSFER_TIMEOUT)
+        try:
+            self._begin(connection, "PUT", target, {"Content-Type": media, "Content-Length": str(len(body))})
+            _send_bytes(connection, body)
+            self._answer(connection, None)
         finally:
             connection.close()
 

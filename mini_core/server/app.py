@@ -134,7 +134,7 @@ def _serve(server: _Server, operation: Operation, params: Mapping[str, Any]) -> 
     )
     if operation.content == "archive":
         return _with_archive(server, operation, call)
-    if operation.content == "backup":
+    if operation.content == "backup" and not getattr(call.query, "upload", ""):
         if request.mimetype != TAR:
             raise WrongType(f"Expected a backup as {TAR}, got {request.mimetype or 'no content type'}.")
         call = replace(call, file=cast(BinaryIO, request.stream))

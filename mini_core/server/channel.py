@@ -82,7 +82,7 @@ def channel_class(allowed: Allowed, folder: Path | None = None, room: Room = lam
             super().parse_header(header_plus)
             large = self.chunked or self.content_length > UNKNOWN_LIMIT
             key = _key(self.headers) if self.body_rcv is not None and large else None
-            self._unlimited = self.path == UNLIMITED  # type: ignore[attr-defined]
+            self._unlimited = self.path.startswith(UNLIMITED)  # type: ignore[attr-defined]
             if key is not None and not allowed(key, self._unlimited):
                 self._refuse(_WRONG_KEY if key else _NO_KEY)
             elif key is not None:

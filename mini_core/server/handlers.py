@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 from mini_core import __version__, api
 from mini_core.errors import Conflict
-from mini_core.server import doctor
+from mini_core.server import doctor, pieces
 from mini_core.server.operation import Call, Download, masked, masked_release
 from mini_core.types import Event, LogLine, Value, replace
 
@@ -83,9 +85,22 @@ class BackupQuery(Value):
 
 
 class RestoreQuery(Value):
-    """replace: even if that removes the apps that are there."""
+    """replace: even if that removes the apps that are there. upload: of a backup that has come in pieces."""
 
     replace: bool = False
+    upload: str = ""
+
+
+class PieceQuery(Value):
+    """offset: where in the file the piece begins."""
+
+    offset: int = 0
+
+
+class Arrived(Value):
+    """Bytes that have come."""
+
+    size: int
 
 
 # --- the platform
@@ -129,9 +144,20 @@ def backup(call: Call) -> Download:
     return Download(chunks=call.controller.backup(call.actor, images=images), size=size)
 
 
-def restore(call: Call) -> Iterator[api.RestoreEvent]:
+def add_piece(call: Call) -> Arrived:
     assert call.file is not None
-    return call.controller.restore(call.file, call.actor, replacing=call.query.replace)
+    reserve = call.controller.settings.disk_reserve
+    return Arrived(size=pieces.add(_uploads(call), call.params["upload"], call.query.offset, call.file, reserve))
+
+
+def restore(call: Call) -> Iterator[api.RestoreEvent]:
+    with pieces.take(_uploads(call), call.query.upload) if call.query.upload else nullcontext(call.file) as file:
+        assert file is not None
+        yield from call.controller.restore(file, call.actor, replacing=call.query.replace)
+
+
+def _uploads(call: Call) -> Path:
+    return call.controller.paths.data / "uploads"
 
 
 def wake(call: Call) -> None:

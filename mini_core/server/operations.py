@@ -91,6 +91,16 @@ OPERATIONS: tuple[Operation, ...] = (
         stream=True,
     ),
     _op(
+        "PUT",
+        "/v1/restore/<upload>",
+        "A piece of a backup, for a restore that follows",
+        handlers.add_piece,
+        access="platform",
+        content="backup",
+        query=handlers.PieceQuery,
+        response=handlers.Arrived,
+    ),
+    _op(
         "GET",
         "/v1/keys",
         "All keys, without their secrets",

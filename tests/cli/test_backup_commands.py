@@ -105,14 +105,6 @@ def test_a_file_that_is_no_backup_or_damaged_is_never_sent(mini: Mini, controlle
     assert controller.calls[-1][0] == "backup"
 
 
-def test_what_the_router_would_not_let_through_is_not_sent(
-    mini: Mini, controller: FakeController, file: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr("mini_core.cli.backup.THROUGH_ROUTER", 1000)
-    assert "too large for the router" in mini("restore", str(file), code=2).err
-    assert controller.calls[-1][0] == "backup"
-
-
 def test_a_volume_is_exported_into_a_tar(
     mini: Mini, server: object, controller: FakeController, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

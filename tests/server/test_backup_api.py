@@ -6,7 +6,9 @@ import http.client
 import sys
 
 import pytest
-from server_kit import Platform
+from server_kit import Answer, Platform
+
+from mini_core.types import replace
 
 TAR = "application/x-tar"
 
@@ -59,3 +61,28 @@ def test_while_the_platform_is_restored_other_calls_wait_for_their_turn(platform
         assert (answer.status, answer.json()["code"]) == (503, "restoring")
         assert answer.headers["Retry-After"]
     assert platform.client().get("/healthz").status == 200
+
+
+def test_a_backup_may_come_in_pieces_each_of_which_may_come_again(platform: Platform) -> None:
+    name = "0123456789abcdef"
+
+    def put(offset: int, piece: bytes) -> Answer:
+        return platform.key.request("PUT", f"/v1/restore/{name}?offset={offset}", piece, Content_Type=TAR)
+
+    assert put(0, b"mini " + bytes(100_000)).json() == {"size": 100_005}
+    assert put(50_005, bytes(60_000)).json() == {"size": 110_005}
+    missing = put(200_000, b"x")
+    assert (missing.status, missing.json()["title"]) == (409, "89995 bytes are missing before this piece.")
+    answer = platform.key.request("POST", f"/v1/restore?upload={name}")
+    assert answer.lines()[0]["text"] == "mini  110000 False True"
+    assert list(platform.controller.uploads.iterdir()) == [], "it is gone with the last descriptor"
+    assert platform.key.request("POST", f"/v1/restore?upload={name}").status == 404
+    assert platform.key.request("PUT", "/v1/restore/..%2Fmini.db", b"x", Content_Type=TAR).status in (400, 404)
+    assert platform.key.request("PUT", "/v1/restore/mini", b"x", Content_Type=TAR).status == 400
+    assert platform.blog.request("PUT", f"/v1/restore/{name}", b"x", Content_Type=TAR).status == 403
+
+
+def test_pieces_that_would_fill_the_disk_are_refused(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform.controller, "settings", replace(platform.controller.settings, disk_reserve=1 << 60))
+    refused = platform.key.request("PUT", "/v1/restore/0123456789abcdef", b"x", Content_Type=TAR)
+    assert (refused.status, refused.json()["code"]) == (503, "disk-full")

@@ -6,11 +6,15 @@ import http.client
 import json
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from server_kit import Platform
 
 from mini_core import frames
+from mini_core.api import RestoreEvent
+from mini_core.client.address import parse_address
+from mini_core.client.http import Client
 from mini_core.hosts import platform_hosts
 from mini_core.server import doctor, ports
 from mini_core.settings import Settings
@@ -67,6 +71,19 @@ def test_calls_uploads_streams_and_commands_pass_the_router(platform: Platform, 
     assert run(address, key["Authorization"], ["sh", "-c", "cat; exit 4"], b"typed") == (b"typed", 4)
     checks = doctor.router(Settings(bind=("127.0.0.1",), port=address[1]), platform.controller.platform)
     assert [check.state for check in checks] == ["ok"]
+
+
+def test_a_large_backup_passes_the_router_in_pieces(
+    platform: Platform, address: tuple[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mini_core.client.http.PIECE", 100_000)
+    client = Client(parse_address(f"http://127.0.0.1:{address[1]}"), key="mini_admin")
+    (tmp_path / "backup").write_bytes(b"mini " + bytes(250_000))
+    seen: list[int] = []
+    with (tmp_path / "backup").open("rb") as file:
+        (event,) = client.send("/v1/restore", file, "application/x-tar", RestoreEvent, seen.append, replace=True)
+    assert event.text == "mini  250000 True True"
+    assert seen == [100_000, 200_000, 250_005]
 
 
 def _line(stream: http.client.HTTPResponse) -> bytes:
