@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import os
 import re
 import stat
@@ -16,11 +17,12 @@ import sys
 import tarfile
 import unicodedata
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
-from typing import IO, cast
+from typing import BinaryIO, cast
 
 from mini_core.errors import SourceError
-from mini_core.git import Head, Repository, find_head, find_repository, new_files
+from mini_core.git import Head, Repository, asking_head, find_repository, new_files
 from mini_core.ignores import Ignores, Rules, is_env
 from mini_core.types import Origin, Value
 from mini_core.unpacking import Unpacked as Unpacked
@@ -29,6 +31,9 @@ from mini_core.unpacking import unpack as unpack
 
 COMPRESSION = 4
 """gzip's level: twice as fast as the default of 6, a few percent larger."""
+LIGHT_COMPRESSION = 1
+"""A third faster than that, an eighth larger: where nothing goes over a network."""
+CHUNK = 128 * 1024
 
 _ENV_KEY = re.compile(rb"^[ \t]*(?:export[ \t]+)?[A-Za-z_][A-Za-z0-9_.]*[ \t]*=", re.MULTILINE)
 _ENV_SAMPLE = re.compile(r"example|sample|template|dist$|\.envrc", re.IGNORECASE)
@@ -71,20 +76,20 @@ class PackResult(Value):
         )
 
 
-def pack(folder: Path, out: Path, *, progress: Progress | None = None) -> PackResult:
+def pack(folder: Path, out: Path, *, progress: Progress | None = None, compression: int = COMPRESSION) -> PackResult:
     """Writes what the folder holds, by the rules of `mini_core.ignores`, to `out`. Raises SourceError."""
     root = folder.resolve()
     if not root.is_dir():
         kind = "is not a folder" if root.exists() else "does not exist"
         raise SourceError(f"{folder} {kind}", hint="Name the folder that holds the app: mini deploy PATH.")
     repository = find_repository(root)
-    tree = _Tree(root, repository)
-    entries = sorted(tree.walk(), key=lambda entry: entry.path)
-    if not any(entry.kind != "folder" for entry in entries):
-        raise _nothing(folder, root)
-    head = find_head(root, repository) if repository else Head()
-    with out.open("wb") as file:
-        written = _write(file, entries, progress)
+    with asking_head(root, repository) if repository else nullcontext(Head) as head_now:
+        tree = _Tree(root, repository)
+        entries = sorted(tree.walk(), key=lambda entry: entry.path)
+        if not any(entry.kind != "folder" for entry in entries):
+            raise _nothing(folder, root)
+        written = _write(out, entries, progress, compression)
+        head = head_now()
     return PackResult(
         files=written.files,
         size=written.size,
@@ -220,22 +225,6 @@ def _unreadable(path: str, error: OSError) -> SourceError:
 # --- writing
 
 
-class _Hashing:
-    """The one method that tarfile calls: it reads on, and keeps a digest of what went by."""
-
-    def __init__(self, file: IO[bytes], path: str) -> None:
-        self.sha = hashlib.sha256()
-        self._file = file
-        self._path = path
-
-    def read(self, size: int) -> bytes:
-        data = self._file.read(size)
-        if len(data) < size:
-            raise SourceError(f"{self._path} became shorter while it was packed", hint="Deploy again.")
-        self.sha.update(data)
-        return data
-
-
 class _Written:
     def __init__(self) -> None:
         self.files = 0
@@ -243,43 +232,65 @@ class _Written:
         self.lines: list[bytes] = []
 
 
-def _write(file: IO[bytes], entries: list[_Entry], progress: Progress | None) -> _Written:
+def _write(out: Path, entries: list[_Entry], progress: Progress | None, compression: int) -> _Written:
     done = _Written()
-    with (
-        gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0, compresslevel=COMPRESSION) as zipped,
-        tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8") as tar,
-    ):
-        for entry in entries:
-            try:
+    try:
+        with (
+            out.open("wb") as file,
+            gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0, compresslevel=compression) as zipped,
+            io.BufferedWriter(cast(io.RawIOBase, zipped), CHUNK) as tar,
+        ):
+            for entry in entries:
                 _add(tar, entry, done)
-            except OSError as error:
-                if error.filename is None:  # not the entry's own: the disk we write to
-                    raise SourceError(f"Cannot pack the source: {error.strerror or error}") from None
-                raise _unreadable(entry.path, error) from None
-            if progress:
-                progress(done.files, done.size)
+                if progress:
+                    progress(done.files, done.size)
+            tar.write(bytes(2 * tarfile.BLOCKSIZE))
+    except OSError as error:  # of the disk we write to: what is wrong with an entry is a SourceError
+        raise SourceError(f"Cannot pack the source: {error.strerror or error}") from None
     return done
 
 
-def _add(tar: tarfile.TarFile, entry: _Entry, done: _Written) -> None:
+def _add(tar: BinaryIO, entry: _Entry, done: _Written) -> None:
     info = tarfile.TarInfo(entry.path)
     if entry.kind == "folder":
         info.type, info.mode = tarfile.DIRTYPE, 0o755
-        tar.addfile(info)
+        tar.write(_header(info))
         done.lines.append(tree_line("folder", entry.path))
         return
     done.files += 1
     if entry.kind == "link":
         info.type, info.mode, info.linkname = tarfile.SYMTYPE, 0o777, entry.target
-        tar.addfile(info)
+        tar.write(_header(info))
         done.lines.append(tree_line("link", entry.path, entry.target))
         return
-    with entry.local.open("rb") as file:
-        status = os.fstat(file.fileno())
-        info.size, info.mtime = status.st_size, int(status.st_mtime)
-        info.mode = 0o755 if entry.executable else 0o644
-        reader = _Hashing(file, entry.path)
-        tar.addfile(info, cast(IO[bytes], reader))
+    info.mode = 0o755 if entry.executable else 0o644
+    digest = _add_file(tar, entry, info)
     done.size += info.size
-    kind = "program" if entry.executable else "file"
-    done.lines.append(tree_line(kind, entry.path, reader.sha.hexdigest()))
+    done.lines.append(tree_line("program" if entry.executable else "file", entry.path, digest))
+
+
+def _add_file(tar: BinaryIO, entry: _Entry, info: tarfile.TarInfo) -> str:
+    """Returns the digest of its content."""
+    sha = hashlib.sha256()
+    try:
+        file = entry.local.open("rb", buffering=0)
+    except OSError as error:
+        raise _unreadable(entry.path, error) from None
+    with file:
+        status = os.fstat(file.fileno())
+        left = info.size = status.st_size
+        info.mtime = int(status.st_mtime)
+        tar.write(_header(info))
+        while left:
+            data = file.read(min(left, CHUNK))
+            if not data:
+                raise SourceError(f"{entry.path} became shorter while it was packed", hint="Deploy again.")
+            sha.update(data)
+            tar.write(data)
+            left -= len(data)
+    tar.write(bytes(-info.size % tarfile.BLOCKSIZE))
+    return sha.hexdigest()
+
+
+def _header(info: tarfile.TarInfo) -> bytes:
+    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from mini_core.types import Value
@@ -34,24 +35,35 @@ class Head(Value):
 
 def find_repository(folder: Path) -> Repository | None:
     """The repository that the folder lies in, unless it ignores the folder (such as a home folder's dotfiles)."""
-    answer = _git(folder, "rev-parse", "--show-toplevel", "--absolute-git-dir", "--show-prefix")
-    if answer is None:
+    if not any((place / ".git").exists() for place in (folder, *folder.parents)):
         return None
-    top, git_folder, prefix = (*answer.split("\n"), "", "", "")[:3]
+    with (
+        _asking(folder, "rev-parse", "--show-toplevel", "--absolute-git-dir", "--show-prefix") as places,
+        _asking(folder, "ls-files", "--stage", "-z") as files,
+    ):
+        top, git_folder, prefix = (*(places() or "").split("\n"), "", "", "")[:3]
+        listed = (files() or "").split("\0")
     if not top or (prefix and _git(folder, "check-ignore", "-q", ".") is not None):
         return None
     tracked = {}
-    for entry in (_git(folder, "ls-files", "--stage", "-z") or "").split("\0"):
+    for entry in listed:
         about, _, path = entry.partition("\t")
         if path and not about.startswith("160000"):
             tracked[path] = about.startswith("100755")
     return Repository(top=Path(top), folder=Path(git_folder), prefix=prefix, tracked=tracked)
 
 
-def find_head(folder: Path, repository: Repository) -> Head:
-    """The commit and what differs from it in the folder."""
-    answer = _git(folder, "status", "--porcelain=v2", "--branch", "-z", "--untracked-files=all", "--", ".")
-    entries = iter((answer or "").split("\0"))
+@contextmanager
+def asking_head(folder: Path, repository: Repository) -> Iterator[Callable[[], Head]]:
+    """Gives a function that waits for the commit and what differs from it in the folder: git looks while the caller
+    does something else."""
+    command = ("status", "--porcelain=v2", "--branch", "-z", "--untracked-files=all", "--", ".")
+    with _asking(folder, *command) as answer:
+        yield lambda: _read_head(answer() or "", repository)
+
+
+def _read_head(answer: str, repository: Repository) -> Head:
+    entries = iter(answer.split("\0"))
     commit = branch = ""
     changed, untracked = [], []
     for entry in entries:
@@ -79,13 +91,35 @@ def new_files(head: Head, sent: Container[str]) -> int:
 
 def _git(folder: Path, *arguments: str) -> str | None:
     """What the command printed, or None where it failed."""
+    with _asking(folder, *arguments) as answer:
+        return answer()
+
+
+@contextmanager
+def _asking(folder: Path, *arguments: str) -> Iterator[Callable[[], str | None]]:
+    """Starts the command; gives a function that waits for what `_git` returns. It is ended where nobody waited."""
     command = ["git", "-C", str(folder), *arguments]
     # A deploy from a git hook inherits GIT_DIR and GIT_INDEX_FILE, which would speak of another folder.
     env = {key: item for key, item in os.environ.items() if not key.startswith("GIT_")} | {"GIT_OPTIONAL_LOCKS": "0"}
     try:
-        done = subprocess.run(command, env=env, capture_output=True, stdin=subprocess.DEVNULL, timeout=TIMEOUT)
-    except (OSError, subprocess.TimeoutExpired):
+        process = subprocess.Popen(
+            command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+    except OSError:
+        yield lambda: None
+        return
+    with process:
+        try:
+            yield lambda: _answer(process)
+        finally:
+            process.kill()
+
+
+def _answer(process: subprocess.Popen[bytes]) -> str | None:
+    try:
+        printed, _ = process.communicate(timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
         return None
-    if done.returncode != 0:
+    if process.returncode != 0:
         return None
-    return os.fsdecode(done.stdout).removesuffix("\n") if os.name != "nt" else done.stdout.decode("utf-8", "replace")
+    return os.fsdecode(printed).removesuffix("\n") if os.name != "nt" else printed.decode("utf-8", "replace")

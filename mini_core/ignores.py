@@ -11,30 +11,34 @@ The files that mini itself reads (`KEPT`) and Dockerfiles travel even where .doc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-
-from pathspec import GitIgnoreSpec, PathSpec
+from typing import TYPE_CHECKING, Any
 
 from mini_core.git import Repository
-from mini_core.types import Value
+from mini_core.types import Value, replace
+
+if TYPE_CHECKING:  # imported where there are patterns
+    from pathspec import GitIgnoreSpec, PathSpec
 
 NEVER = frozenset({".git", ".hg", ".svn", ".bzr", ".jj"})
 KEPT = frozenset({"Dockerfile", ".dockerignore", "mini.toml", "Procfile", "app.json"})
-DEFAULTS = (
-    "node_modules/",
-    ".venv/",
-    "__pycache__/",
-    "*.py[co]",
-    ".tox/",
-    ".nox/",
-    ".mypy_cache/",
-    ".pytest_cache/",
-    ".ruff_cache/",
-    ".DS_Store",
-    "Thumbs.db",
+DEFAULTS = frozenset(
+    {
+        "node_modules/",
+        ".venv/",
+        "__pycache__/",
+        ".tox/",
+        ".nox/",
+        ".mypy_cache/",
+        ".pytest_cache/",
+        ".ruff_cache/",
+        ".DS_Store",
+        "Thumbs.db",
+    }
 )
+"""Names of folders (with "/") and files. Compiled Python modules belong to them, too."""
 
 
 class Scope(Value):
@@ -53,13 +57,16 @@ class Rules(Value):
     """What holds in one folder. scopes: outermost first. docker: number of the pattern of .dockerignore that
     decided about the folder, -1 for none. ignored: only what git tracks travels from here."""
 
-    scopes: tuple[Scope, ...]
+    scopes: tuple[Scope, ...] = ()
     docker: int = -1
     ignored: bool = False
 
     def ignores(self, path: str) -> bool:
-        answers = (scope.ignores(path) for scope in reversed(self.scopes))
-        return next((answer for answer in answers if answer is not None), False)
+        for scope in reversed(self.scopes):
+            answer = scope.ignores(path)
+            if answer is not None:
+                return answer
+        return _by_default(path)
 
 
 class Ignores:
@@ -70,16 +77,17 @@ class Ignores:
         self._tracked = repository.tracked if repository else {}
         self._tracked_folders = {parent for path in self._tracked for parent in _parents(path)}
         patterns = list(_docker_patterns(root / ".dockerignore"))
-        self._docker = PathSpec.from_lines("gitignore", patterns)
+        self._docker = _docker_spec(patterns)
         self._docker_exceptions = [pattern[2:].split("/") for pattern in patterns if pattern.startswith("!")]
-        self._mini = _git_spec(root / ".miniignore")
-        self._mini_may_return = any(pattern.include is False for pattern in self._mini.patterns)
+        self._mini = next(_scopes(root / ".miniignore"), None)
+        self._mini_may_return = self._mini is not None and any(
+            pattern.include is False for pattern in self._mini.spec.patterns
+        )
         self._outer = tuple(_outer_scopes(repository)) if repository else ()
 
     def top(self) -> Rules:
         """The rules of the root folder."""
-        defaults = Scope(spec=GitIgnoreSpec.from_lines(DEFAULTS))
-        return self._with_own(Rules(scopes=(defaults, *self._outer)), "")
+        return self._with_own(Rules(scopes=self._outer), "")
 
     def file(self, path: str, name: str, rules: Rules) -> bool:
         """Whether the file or link at `path` (relative to the root, with "/") travels."""
@@ -87,7 +95,7 @@ class Ignores:
             return False
         if self._docker_excludes(self._docker_match(path, rules)) and not _kept(path):
             return False
-        mini = self._mini.check_file(path).include
+        mini = self._mini.ignores(path) if self._mini else None
         if mini is not None:
             return not mini
         return path in self._tracked or not (rules.ignored or rules.ignores(path))
@@ -97,7 +105,7 @@ class Ignores:
         docker = self._docker_match(path, rules)
         if name in NEVER or (self._docker_excludes(docker) and not self._docker_may_return(path)):
             return None
-        mini = self._mini.check_file(path + "/").include
+        mini = self._mini.ignores(path + "/") if self._mini else None
         if mini and not self._mini_may_return:
             return None
         ignored = (rules.ignored or rules.ignores(path + "/")) if mini is None else mini
@@ -107,19 +115,16 @@ class Ignores:
         return self._with_own(Rules(scopes=rules.scopes, docker=docker, ignored=ignored), path + "/")
 
     def _with_own(self, rules: Rules, prefix: str) -> Rules:
-        own = self._root / prefix / ".gitignore"
-        if not own.is_file():
-            return rules
-        scopes = (*rules.scopes, Scope(spec=_git_spec(own), drop=prefix))
-        return Rules(scopes=scopes, docker=rules.docker, ignored=rules.ignored)
+        own = tuple(_scopes(self._root / prefix / ".gitignore", drop=prefix))
+        return replace(rules, scopes=(*rules.scopes, *own)) if own else rules
 
     def _docker_match(self, path: str, rules: Rules) -> int:
         """Docker looks at a path and at all above it, and takes the last pattern that matches any of them."""
-        index = self._docker.check_file(path).index
+        index = self._docker.check_file(path).index if self._docker else None
         return max(rules.docker, -1 if index is None else index)
 
     def _docker_excludes(self, index: int) -> bool:
-        return index >= 0 and bool(self._docker.patterns[index].include)
+        return self._docker is not None and index >= 0 and bool(self._docker.patterns[index].include)
 
     def _docker_may_return(self, folder: str) -> bool:
         """Whether a `!pattern` may name something below the folder."""
@@ -146,15 +151,34 @@ def is_env(name: str) -> bool:
 def _outer_scopes(repository: Repository) -> Iterator[Scope]:
     """What git reads from outside the root: .git/info/exclude and the .gitignore files from the top down to it."""
     add = repository.prefix
-    yield Scope(spec=_git_spec(repository.folder / "info" / "exclude"), add=add)
+    yield from _scopes(repository.folder / "info" / "exclude", add=add)
     parts = [part for part in add.split("/") if part]
     for depth in range(len(parts)):
         folder = repository.top.joinpath(*parts[:depth])
-        yield Scope(spec=_git_spec(folder / ".gitignore"), add="/".join(parts[depth:]) + "/")
+        yield from _scopes(folder / ".gitignore", add="/".join(parts[depth:]) + "/")
 
 
-def _git_spec(file: Path) -> GitIgnoreSpec:
-    return GitIgnoreSpec.from_lines(_lines(file))
+def _scopes(file: Path, *, drop: str = "", add: str = "") -> Iterator[Scope]:
+    """The scope of an ignore file, where there is one that says anything."""
+    lines = [line for line in _lines(file) if line.strip() and not line.startswith("#")]
+    if lines:
+        from pathspec import GitIgnoreSpec
+
+        yield Scope(spec=GitIgnoreSpec.from_lines(lines), drop=drop, add=add)
+
+
+def _by_default(path: str) -> bool:
+    name = path.removesuffix("/").rpartition("/")[2]
+    is_folder = path.endswith("/")
+    return name in DEFAULTS or (is_folder and f"{name}/" in DEFAULTS) or name.endswith((".pyc", ".pyo"))
+
+
+def _docker_spec(patterns: Sequence[str]) -> PathSpec[Any] | None:
+    if not patterns:
+        return None
+    from pathspec import PathSpec
+
+    return PathSpec.from_lines("gitignore", patterns)
 
 
 def _docker_patterns(file: Path) -> Iterator[str]:

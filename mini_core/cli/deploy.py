@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from mini_core import api
-from mini_core.archive import PackResult, Progress, pack
+from mini_core.archive import COMPRESSION, LIGHT_COMPRESSION, PackResult, Progress, pack
 from mini_core.cli import params
 from mini_core.cli.base import APP, HOST, JSON, YES, options, pass_context
 from mini_core.cli.context import Context, check_app
@@ -95,7 +95,8 @@ def _pack(context: Context, path: Path, archive: Path) -> PackResult:
     lines.begin("[1/3] Packing source code...")
     try:
         _refuse_home(path)
-        packed = pack(path, archive, progress=_every_tenth(lines.update))
+        compression = LIGHT_COMPRESSION if context.address().is_local else COMPRESSION
+        packed = pack(path, archive, progress=_every_tenth(lines.update), compression=compression)
     except BaseException:
         lines.close()
         raise

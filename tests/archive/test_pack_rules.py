@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mini_core.archive import EnvFile, PackResult, pack, unpack
+from mini_core.archive import LIGHT_COMPRESSION, EnvFile, PackResult, pack, unpack
 from mini_core.errors import SourceError
 
 
@@ -315,6 +315,33 @@ def test_an_unreadable_file_is_named(root: Path, tmp_path: Path) -> None:
     file(root, "locked", mode=0)
     with pytest.raises(SourceError, match=r"^Cannot read locked: Permission denied$"):
         pack(root, tmp_path / "x")
+
+
+def test_lighter_compression_gives_the_same_tree(root: Path, tmp_path: Path) -> None:
+    write(root, **{"a.txt": "the same words, " * 10_000})
+    usual = pack(root, tmp_path / "usual.tar.gz")
+    light = pack(root, tmp_path / "light.tar.gz", compression=LIGHT_COMPRESSION)
+    unpacked = unpack(tmp_path / "light.tar.gz", tmp_path / "out", max_bytes=10**6, max_files=10)
+    assert light.digest == usual.digest == unpacked.digest
+    assert light.archive_size > usual.archive_size
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has it")
+def test_a_full_disk_is_named(root: Path) -> None:
+    write(root, a="x")
+    with pytest.raises(SourceError, match="Cannot pack the source: No space left on device"):
+        pack(root, Path("/dev/full"))
+
+
+def test_git_is_ended_where_packing_fails(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A git that would never end, as on a network disk that hangs."""
+    git(root, "init", "-q")
+    script = '#!/bin/sh\ncase "$*" in *status*) exec sleep 1000;; esac\nPATH=${PATH#*:} exec git "$@"\n'
+    monkeypatch.setenv("PATH", f"{file(tmp_path, 'bin/git', script, mode=0o755).parent}:{os.environ['PATH']}")
+    began = time.monotonic()
+    with pytest.raises(SourceError, match="Nothing to deploy"):
+        pack(root, tmp_path / "out.tar.gz")
+    assert time.monotonic() - began < 30
 
 
 def test_ten_thousand_files_are_packed_in_a_few_seconds(root: Path, tmp_path: Path) -> None:

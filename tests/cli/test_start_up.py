@@ -52,14 +52,23 @@ json.dump([code, sorted(sys.modules)], sys.stderr)
 )
 def test_a_command_loads_neither_server_nor_engine_nor_store(home: Path, arguments: list[str]):
     modules = loaded_by(home, *arguments)
-    heavy = set(HEAVY) - ({"pathspec"} if arguments[0] == "deploy" else set())
-    assert not {name.split(".")[0] for name in modules} & heavy
+    assert not {name.split(".")[0] for name in modules} & set(HEAVY)
     assert not [name for name in modules if name.startswith(("mini_core.server", "mini_core.store", "mini_docker"))]
 
 
 def test_help_loads_no_command(home: Path):
     loaded = {name for name in loaded_by(home, "--help") if name.startswith("mini_core")}
     assert loaded == {"mini_core", "mini_core.cli", "mini_core.cli.main", "mini_core.cli.external"}
+
+
+def test_packing_loads_what_reads_patterns_only_where_there_are_some(home: Path, tmp_path: Path):
+    code = "import sys, pathlib, mini_core.archive as a; a.pack(*map(pathlib.Path, sys.argv[1:])); print(*sys.modules)"
+    (tmp_path / "app").mkdir()
+    command = [sys.executable, "-c", code, str(tmp_path / "app"), str(tmp_path / "out")]
+    for name, text, loaded in (("app.py", "x", False), (".gitignore", "# none\n", False), (".miniignore", "x\n", True)):
+        (tmp_path / "app" / name).write_text(text)
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert ("pathspec" in done.stdout.split()) == loaded, name
 
 
 POSIX_ONLY = ("fcntl", "grp", "pwd", "resource", "termios", "tty", "pty", "syslog")
