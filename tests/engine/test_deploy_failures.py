@@ -266,7 +266,7 @@ def test_a_cancelled_deploy_stops_soon_wherever_it_is(lab: Lab, step: str):
 
 def test_progress_reaches_who_watches_and_is_not_stored(lab: Lab):
     info = lab.send(web=["work"], steps=[["hang"]])
-    until(lambda: lab.controller.deploy_info(info.id).step == "planned", what="the build")
+    until(lambda: "built" in lab.lines(info), what="the build")
     events = lab.controller.deploy_events(info.id)
     job = lab.controller._engine.queue._jobs[info.id]
     job.emit("40 %", kind="progress")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -65,15 +66,23 @@ class Platform:
         self.number = 0
         self.visitor = Visitor(self.port)
 
-    def deploy(self, point: str, *, procfile: str = "") -> int:
+    def deploy(self, point: str) -> int:
         """Deploys the next version in a controller of its own; its exit code."""
+        with self.deploying(point, {}) as process:
+            pass
+        return process.returncode
+
+    @contextmanager
+    def deploying(self, point: str, files: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+        """The same, under way."""
         self.number += 1
-        files = {"index.html": f"release {self.number}"} | ({"Procfile": procfile} if procfile else {})
-        archive = tar_of(files, self.folder / f"{self.number}.tar.gz")
+        archive = tar_of({"index.html": f"release {self.number}"} | files, self.folder / f"{self.number}.tar.gz")
         script = [sys.executable, dying_controller.__file__, self.home, str(self.port), str(archive), point]
-        done = subprocess.run(script, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[2])
-        assert done.returncode in (0, dying_controller.DEAD), done.stderr
-        return done.returncode
+        pipe = subprocess.PIPE
+        with subprocess.Popen(script, stdout=pipe, stderr=pipe, text=True, cwd=Path(__file__).parents[2]) as process:
+            yield process
+            _, said = process.communicate(timeout=120)
+        assert process.returncode in (0, dying_controller.DEAD), said
 
     def open(self) -> Controller:
         controller = open_controller(dying_controller.settings(self.port), find_paths(self.home))
@@ -138,33 +147,26 @@ def test_killed_at_any_step_the_app_answers_and_the_deploy_ends(platform: Platfo
     assert platform.visitor.total > 50
 
 
-def test_a_release_command_that_was_running_is_attached_to_and_never_run_twice(platform: Platform):
-    ran = platform.folder / "ran"
-    line = f"release: echo once >> {ran}; sleep 3; echo migrated\n"
-    script = threading.Thread(target=platform.deploy, args=("never",), kwargs={"procfile": line})
-    processes: list[subprocess.Popen[str]] = []
-    original = subprocess.run
+COMMANDS = {
+    "release": {"Procfile": "release: {line}\n"},
+    "postdeploy": {"app.json": '{{"scripts": {{"dokku": {{"postdeploy": "{line}"}}}}}}'},
+}
 
-    def run(arguments: list[str], **options: object) -> subprocess.CompletedProcess[str]:
-        process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        processes.append(process)
-        process.communicate()
-        return subprocess.CompletedProcess(arguments, dying_controller.DEAD, "", "")
 
-    subprocess.run = run  # type: ignore[assignment]
-    try:
-        script.start()
-        until(ran.exists, seconds=60, what="the release command")
-        processes[0].kill()
-        script.join(30)
-    finally:
-        subprocess.run = original  # type: ignore[assignment]
+@pytest.mark.parametrize("kind", COMMANDS)
+def test_a_command_that_was_running_is_attached_to_and_never_run_twice(platform: Platform, kind: str):
+    ran = platform.folder / f"{kind} ran"
+    line = f"echo once >> '{ran}'; sleep 2; echo finished"
+    files = {name: text.format(line=line) for name, text in COMMANDS[kind].items()}
+    with platform.deploying("never", files) as process:
+        until(ran.exists, seconds=60, what=f"the {kind} command")
+        process.kill()
     controller = platform.open()
     try:
         state = consistent(controller)
-        assert state.deploy.state == "done"
+        assert (state.deploy.state, state.deploy.failure) == ("done", None)
         lines = [item.text for item in controller.deploy_events(state.deploy.id)]
-        assert "migrated" in lines
+        assert "finished" in lines
         assert ran.read_text() == "once\n"
         assert platform.visitor.ask() == f"release {platform.number}"
     finally:
