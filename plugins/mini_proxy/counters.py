@@ -1,7 +1,8 @@
 """How many requests each app has in flight, over all workers: shared memory that needs no lock.
 
 Every worker has a column of its own that only it writes; a total is the sum over the columns in use. The file is
-sparse: 2 MiB a column, of which only touched pages exist.
+sparse: 2 MiB a column, of which only touched pages exist. A page gets its place on the disk before it is first written
+to: on a full one, writing to memory that has none ends the process (SIGBUS).
 """
 
 from __future__ import annotations
@@ -13,23 +14,24 @@ from pathlib import Path
 
 COLUMNS = 32
 _ROWS = 1 << 20
-_SIZE = COLUMNS * _ROWS * 2
+_CELL = 2
+"""Bytes."""
+_SIZE = COLUMNS * _ROWS * _CELL
 _USED = COLUMNS * _ROWS
 """Cells behind the columns: one each, 1 where it is in use."""
 
 
 class Counters:
-    """column: this process's own; -1 only looks on (the master)."""
+    """column: this process's own; -1 only looks on (the master). Raises OSError where the disk is full."""
 
     def __init__(self, folder: Path, column: int = -1) -> None:
-        fd = os.open(folder / "counters", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            size = _SIZE + mmap.PAGESIZE
-            if os.fstat(fd).st_size < size:
-                os.ftruncate(fd, size)
-            self._map = mmap.mmap(fd, size)
-        finally:
-            os.close(fd)
+        self._file = os.open(folder / "counters", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        size = _SIZE + mmap.PAGESIZE
+        if os.fstat(self._file).st_size < size:
+            os.ftruncate(self._file, size)
+        for cell in (_USED, *range(0, _USED, _ROWS)):
+            self._give_place(cell)
+        self._map = mmap.mmap(self._file, size)
         self._cells = memoryview(self._map).cast("H")
         self._own = column * _ROWS
         self._starts: list[int] = []
@@ -39,7 +41,17 @@ class Counters:
         self.refresh()
 
     def row(self, app: str) -> int:
-        return zlib.crc32(app.encode()) % _ROWS
+        """The app's own, or on a full disk one that apps share."""
+        row = zlib.crc32(app.encode()) % _ROWS
+        try:
+            self._give_place(self._own + row)
+        except OSError:
+            return 0
+        return row
+
+    def _give_place(self, cell: int) -> None:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(self._file, cell * _CELL, _CELL)
 
     def set(self, row: int, count: int) -> None:
         self._cells[self._own + row] = min(count, 0xFFFF)
@@ -58,9 +70,12 @@ class Counters:
         """Forgets what a worker that is gone had in flight."""
         if self._cells[_USED + column]:
             self._cells[_USED + column] = 0
-            start = column * _ROWS * 2
-            self._map[start : start + _ROWS * 2] = bytes(_ROWS * 2)
+            empty, start = bytes(mmap.PAGESIZE), column * _ROWS * _CELL
+            for page in range(start, start + _ROWS * _CELL, mmap.PAGESIZE):
+                if os.pread(self._file, mmap.PAGESIZE, page) != empty:
+                    self._map[page : page + mmap.PAGESIZE] = empty
 
     def close(self) -> None:
         self._cells.release()
         self._map.close()
+        os.close(self._file)
