@@ -117,6 +117,8 @@ class Pipeline:
             )
         if not releases.image_is_there(self.parts, stored):
             raise releases.image_gone(self.parts, self.app, stored)
+        if "limits" not in self.parts.runtime.abilities and any(item.cpu for item in self.request.limits.values()):
+            self.job.emit(f"The {self.parts.runtime.name} runtime cannot hold a CPU limit", kind="warning")
         draft = releases.from_release(self.parts, self.app, stored, self.request, kind, self.deploy.reason)
         self.unchanged = kind != "rollback" and self._is_running(draft)
         return draft

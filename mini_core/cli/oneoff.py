@@ -10,7 +10,10 @@ from mini_core import api
 from mini_core.cli.base import APP, HOST, JSON, options, pass_context
 from mini_core.cli.context import Context
 from mini_core.client.http import segment
-from mini_core.errors import UsageError
+from mini_core.errors import MiniError, UsageError
+
+NOT_FOUND = 127
+"""A shell's exit code for a command that is not there."""
 
 _settings = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 _command = click.argument("command", nargs=-1, required=True, metavar="[--] COMMAND...", type=click.UNPROCESSED)
@@ -59,7 +62,12 @@ def exec_(context: Context, command: tuple[str, ...], instance: str, variables: 
 def _hold(context: Context, path: str, request: dict[str, Any], no_tty: bool) -> None:
     from mini_core.client.oneoff import has_terminal, run_command
 
-    code = run_command(context.client(), path, request, tty=has_terminal() and not no_tty)
+    try:
+        code = run_command(context.client(), path, request, tty=has_terminal() and not no_tty)
+    except MiniError as error:
+        if error.code == "command-not-found":
+            error.exit_status = NOT_FOUND
+        raise
     if code:
         raise click.exceptions.Exit(code)
 

@@ -20,8 +20,8 @@ OWN_ENV = frozenset(("PORT", "HOST", "MINI_INSTANCE"))
 MOST = 100
 """Instances of one process type."""
 
-SMALLEST = 4 * 1024 * 1024
-"""Bytes of memory below which nothing starts."""
+SMALLEST = 6 * 1024 * 1024
+"""Bytes of memory below which Docker starts nothing."""
 
 
 def check_env(env: Mapping[str, str]) -> None:

@@ -28,10 +28,10 @@ LOGS = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "5"}}
 
 _COMPOUND = re.compile(r"[;&|\n(){}]")
 _PROGRAM = re.compile(r"\s*([\w./+-]+)(?=\s|$)")
-_BUILT_IN = frozenset(
-    (".", "cd", "command", "eval", "exit", "export", "set", "source", "time", "trap", "ulimit", "umask")
-)
-"""What a shell does by itself: no program has these names."""
+_WORDS = """. cd command eval exit export hash jobs kill read readonly set source time times trap type ulimit umask
+    unset wait"""
+_BUILT_IN = frozenset(_WORDS.split())
+"""What a shell does by itself: no program has these names, or, as with `kill`, not every image has it."""
 
 _STATES: Mapping[str, InstanceState] = {
     "created": "starting",

@@ -6,6 +6,7 @@ everything again. Containers do not restart by themselves until they were health
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -370,4 +371,7 @@ def _not_started(instance: str, error: Any) -> StartError:
         return StartError(f"the image of {instance} is gone", hint="deploy again", code="image-gone")
     if "address already in use" in lowered or "port is already allocated" in lowered:
         return StartError(f"the address is in use: {text}", hint="mini restart takes another", code="address-in-use")
+    if cores := re.search(r"there are only (\d+) CPUs available", text):
+        more = f"the machine has {cores[1]} CPU cores, and more were asked for"
+        return StartError(more, hint=f"mini scale --cpu {cores[1]}", code="too-much-cpu")
     return StartError(f"the engine did not start {instance}: {text}", hint="see the engine's log")

@@ -54,6 +54,7 @@ class LocalCommand:
         master, terminal = os.openpty()
         try:
             wrapped = (sys.executable, "-I", "-S", "-c", _TAKE_TERMINAL, *argv)
+            env = {"TERM": "xterm", **env}
             self._process = _popen(wrapped, argv[0], env, cwd, stdin=terminal, stdout=terminal, stderr=terminal)
         except BaseException:
             os.close(master)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from mini_core import api
+from mini_core.errors import StartError
 from mini_core.interfaces import OneOff
 from mini_core.paths import private_folder
 from mini_core.server.daemon import Server
@@ -145,3 +146,12 @@ def test_a_terminal_is_passed_through_with_its_size_and_what_was_typed_ahead(con
 
 def test_a_wrong_variable_is_wrong_usage(mini: Mini):
     assert "Expected KEY=VALUE" in mini("run", "-a", "blog", "-e", "X", "--", "true", code=2).err
+
+
+def test_a_command_that_is_not_there_ends_with_127_as_in_a_shell(controller: Running, monkeypatch: pytest.MonkeyPatch):
+    def run(*_: object) -> OneOff:
+        raise StartError("nosuch: command not found", code="command-not-found")
+
+    monkeypatch.setattr(controller, "run", run)
+    done = typed("run", "-a", "blog", "--", "nosuch")
+    assert (done.returncode, done.stderr) == (127, b"Error: nosuch: command not found\n")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from mini_core.errors import PlanError
@@ -10,6 +12,7 @@ from mini_docker import buildkit, containers, machine, network, protobuf
 from mini_docker.failures import exit_code, explain, shorten
 from mini_docker.images import candidates
 from mini_docker.logs import lines
+from mini_docker.runtime import _not_started
 
 # --- images -------------------------------------------------------------------------------------------------------
 
@@ -188,6 +191,7 @@ def test_a_published_port_is_on_loopback_only_and_the_app_is_told_the_one_inside
         ("cd src && gunicorn app:app", "trap 'exit $?' TERM INT\ncd src && gunicorn app:app"),
         ("WORKERS=2 gunicorn app:app", "trap 'exit $?' TERM INT\nWORKERS=2 gunicorn app:app"),
         ("exit 3", "trap 'exit $?' TERM INT\nexit 3"),
+        ("kill -9 $$", "trap 'exit $?' TERM INT\nkill -9 $$"),
     ],
 )
 def test_sigterm_reaches_an_app_behind_a_line_of_shell(line: str, run: str) -> None:
@@ -335,3 +339,9 @@ def test_an_exit_code_is_read_from_every_engines_wording() -> None:
     assert exit_code('process "/bin/sh -c x" did not complete successfully: exit code: 12') == 12
     assert exit_code("The command '/bin/sh -c x' returned a non-zero code: 7") == 7
     assert exit_code("dockerfile parse error") is None
+
+
+def test_more_cpu_than_there_is_says_how_much_there_is() -> None:
+    text = "Range of CPUs is from 0.01 to 2.00, as there are only 2 CPUs available"
+    error = _not_started("blog-v1-web-1", SimpleNamespace(explanation=text))
+    assert (error.message, error.hint) == ("the machine has 2 CPU cores, and more were asked for", "mini scale --cpu 2")

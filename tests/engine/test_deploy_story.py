@@ -419,6 +419,7 @@ def test_what_scaling_changes_is_said_in_the_units_that_were_typed(lab: Lab):
     lab.deploy()
     lab.ended(lab.controller.scale("blog", api.Scale(memory=300 * 1024 * 1024, cpu=0.5, process="web"), "me"))
     assert lab.controller.release("blog", 2).reason == "scale memory=300m cpu=0.5 for web"
+    assert "The fake runtime cannot hold a CPU limit" in lab.lines(lab.controller.deploys("blog")[0])
     lab.ended(lab.controller.scale("blog", api.Scale(memory=0, cpu=0, process="web"), "me"))
     release = lab.controller.release("blog", 3)
     assert (release.reason, release.limits) == ("scale memory=none cpu=none for web", {})
