@@ -195,7 +195,7 @@ class Reconciler:
 
     def _came_back(self, app: App, item: Instance, status: InstanceStatus) -> None:
         """The engine has restarted it by itself: counted, and watched until it is healthy again."""
-        changes = to_data(crashed(item, None, time.time())) if item.next_try is None else {}
+        changes = to_data(crashed(item, status, time.time())) if item.next_try is None else {}
         changes |= {"next_try": None, "engine_restarts": status.restarts, "healthy": 0, "started_at": time.time()}
         with self._store.transaction():
             self._store.instances.change(item.id, **changes)

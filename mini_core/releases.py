@@ -205,8 +205,9 @@ def image_gone(parts: Parts, app: App, stored: StoredRelease) -> Conflict:
     """What to say of a release that cannot run again: where one can go instead, and how it comes back."""
     release = stored.release
     why = "" if stored.image_kept else f": those of the last {parts.settings.keep} releases are kept"
-    others = [item for item in parts.store.releases.all(app.id) if item.state == "live" and item.image_kept]
-    kept = [f"v{item.release.version}" for item in others if item.release.version not in (release.version, app.release)]
+    others = [item for item in parts.store.releases.all(app.id) if item.state == "live"]
+    others = [item for item in others if item.release.version not in (release.version, app.release)]
+    kept = [f"v{item.release.version}" for item in others[: parts.settings.keep] if image_is_there(parts, item)]
     instead = f"Go back to {' or '.join(kept)}, or deploy" if kept else "Deploy"
     commit = f"git checkout {release.origin.commit[:8]}; " if release.origin and release.origin.commit else ""
     return Conflict(

@@ -291,7 +291,8 @@ def failure_lines(context: Context, info: api.DeployInfo, seen: DeployView | Non
         yield f"{error}Deploy {info.id} {what}{f': {without_stop(failure.message)}' if failure else ''}"
         return
     step = failure.step or info.step
-    during = "" if failure.message.startswith(step) else f" ({STEP_WORDS.get(step, step)})"
+    said = failure.message.startswith(step) or (step == "received" and info.kind != "deploy")
+    during = "" if said else f" ({STEP_WORDS.get(step, step)})"
     yield f"{error}Deploy {info.id} failed{during}: {without_stop(failure.message)}"
     if failure.tail and not (seen and seen.has_shown(failure.tail)):
         yield from ((INDENT + line).rstrip() for line in failure.tail)

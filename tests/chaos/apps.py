@@ -21,8 +21,10 @@ WORDS = {
 """What a user must read of each kind of failure."""
 
 
-def write_app(folder: Path, version: str, *, broken: str = "", release: str = "", health_timeout: int = 4) -> Path:
-    """Writes a version of the app; broken: one of BROKEN. release: a release command."""
+def write_app(
+    folder: Path, version: str, *, broken: str = "", release: str = "", after: str = "", health_timeout: int = 4
+) -> Path:
+    """Writes a version of the app; broken: one of BROKEN. release: a release command. after: a script for behind it."""
     assert broken in ("", *BROKEN)
     folder.mkdir(exist_ok=True)
     shutil.copyfile(APP, folder / "main.py")
@@ -32,5 +34,6 @@ def write_app(folder: Path, version: str, *, broken: str = "", release: str = ""
     (folder / "Procfile").write_text("web: python main.py\n" + (f"release: {release}\n" if release else ""))
     settings = f'[health]\npath = "/health"\ntimeout = {health_timeout}\n'
     (folder / "mini.toml").write_text(settings + '[limits]\nmemory = "64m"\n')
+    (folder / "app.json").write_text(json.dumps({"scripts": {"dokku": {"postdeploy": after}}}))
     (folder / "requirements.txt").write_text("no-such-package-at-all==1.0\n" if broken == "build fails" else "")
     return folder

@@ -37,14 +37,15 @@ DEPLOY_MOMENTS = (
     end("built"),
     begin("released"),
     end("released"),
-    Moment("info", "Running release command"),
-    Moment("info", "Running release command", later=0.4),
+    Moment("info", "Running the release command"),
+    Moment("info", "Running the release command", later=0.4),
     begin("starting"),
     end("starting"),
     begin("healthy", later=0.1),
     end("healthy"),
     begin("routed"),
     end("routed"),
+    Moment("info", "Running the dokku-postdeploy command", later=0.3),
     begin("drained", later=0.2),
 )
 OTHER_MOMENTS = (
@@ -57,14 +58,16 @@ OTHER_MOMENTS = (
 @pytest.fixture(scope="module")
 def platform(make_platform: Callable[[str], MiniPlatform], tmp_path_factory: pytest.TempPathFactory) -> MiniPlatform:
     platform = make_platform("docker")
-    platform.mini("deploy", str(write_app(tmp_path_factory.mktemp("app"), "0", release="sleep 1")), APP)
+    platform.mini(
+        "deploy", str(write_app(tmp_path_factory.mktemp("app"), "0", release="sleep 1", after="sleep 1")), APP
+    )
     return platform
 
 
 def test_the_app_answers_while_the_controller_is_killed_at_every_step_of_a_deploy(
     platform: MiniPlatform, tmp_path: Path
 ):
-    """Twenty times; each deploy ends by itself, as done or as failed with the reason, and what answers is what it
+    """Twenty-one times; each deploy ends by itself, as done or as failed with the reason, and what answers is what it
     says."""
     states = []
     with (
@@ -73,7 +76,7 @@ def test_the_app_answers_while_the_controller_is_killed_at_every_step_of_a_deplo
     ):
         for number, moment in enumerate(DEPLOY_MOMENTS, 1):
             before = platform.get(APP)[1]
-            source = write_app(tmp_path / "app", str(number), release="sleep 1")
+            source = write_app(tmp_path / "app", str(number), release="sleep 1", after="sleep 1")
             deploy = kill_at(platform, moment, ("deploy", str(source), APP))
             states.append(_explained(deploy, moment))
             assert platform.get(APP)[1] == (f"{number} none" if deploy["state"] == "done" else before), moment
@@ -81,8 +84,8 @@ def test_the_app_answers_while_the_controller_is_killed_at_every_step_of_a_deplo
             states.append(_explained(kill_at(platform, moment, command), moment))
     print(load.summary())
     print(f"{states.count('done')} done, {states.count('failed')} failed; {socket.farewells}")
-    assert len(states) == 20
-    assert set(states[15:17]) == {"done"}, "after ROUTED a deploy goes forward"
+    assert len(states) == 21
+    assert set(states[15:18]) == {"done"}, "after ROUTED a deploy goes forward"
     assert (load.failed, load.errors) == (0, [])
     assert (socket.abrupt, socket.refused) == ([], [])
     assert settled(platform, lambda: _wrong(platform)) == []
@@ -105,6 +108,7 @@ def _wrong(platform: MiniPlatform) -> list[str]:
     containers = _docker(platform, "ps", "-a", "--format", "{{.Names}}")
     wrong += [f"container {name} is nobody's" for name in containers - instances.keys()]
     wrong += [f"container {name} is missing" for name in instances.keys() - containers]
+    wrong += [f"container {name} would not be restarted by the engine" for name in containers if _policy(name) == "no"]
     releases = adminclient.call(admin(platform), "GET", f"/v1/apps/{APP}/releases")
     images = {item["image"] for item in releases if item["image_kept"]}
     wrong += [
@@ -127,6 +131,11 @@ def _docker(platform: MiniPlatform, *command: str) -> set[str]:
     label = f"label=mini.platform={(platform.home / 'platform-id').read_text()}"
     done = subprocess.run(["docker", *command, "--filter", label], capture_output=True, text=True, check=True)
     return set(done.stdout.split())
+
+
+def _policy(container: str) -> str:
+    asked = ["docker", "inspect", "--format", "{{.HostConfig.RestartPolicy.Name}}", container]
+    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
 
 
 # --- the router
