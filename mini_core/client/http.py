@@ -9,7 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import secrets
+import select
 import socket
 import ssl
 import time
@@ -39,6 +39,8 @@ PIECE = 64 * 1024 * 1024
 """Bytes of a large file that go through a router at once."""
 RETRIES = 5
 """Times in a row that a piece is sent again, with longer and longer pauses."""
+KEPT_LIMIT = 30.0
+"""Seconds after which a quiet connection is not used again: what lies on the way may have forgotten it."""
 AWAY_LIMIT = 15.0
 """Seconds that a call waits for a controller that restarts."""
 CHUNK = 128 * 1024
@@ -80,6 +82,8 @@ class Client:
         self._warn = warn
         self._wait = AWAY_LIMIT if wait else 0.0
         self._tunnel = Tunnel(address) if address.kind == "ssh" else None
+        self._kept: http.client.HTTPConnection | None = None
+        self._kept_since = 0.0
 
     def __enter__(self) -> Client:
         return self
@@ -88,6 +92,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
+        self._keep(None)
         if self._tunnel is not None:
             self._tunnel.close()
 
@@ -138,12 +143,14 @@ class Client:
         try:
             with archive.open("rb") as file:
                 given = {"Content-Type": "application/gzip", "Content-Length": str(size), **headers}
-                self._begin(connection, "POST", path, given)
+                self._begin(connection, "POST", path, given, keep=True)
                 _send(connection, file, progress)
             answer: T = self._answer(connection, kind)
-            return answer
-        finally:
+        except BaseException:
             connection.close()
+            raise
+        self._keep(connection)
+        return answer
 
     def download(
         self,
@@ -197,7 +204,7 @@ class Client:
 
     def _send_pieces(self, path: str, file: BinaryIO, media: str, progress: Callable[[int], None]) -> str:
         """Returns the name under which the file is there then. A piece whose connection is lost is sent again."""
-        name, offset, lost = secrets.token_hex(16), 0, 0
+        name, offset, lost = os.urandom(16).hex(), 0, 0
         while True:
             file.seek(offset)
             piece = file.read(PIECE)
@@ -277,17 +284,38 @@ class Client:
                 time.sleep(0.3)
 
     def _once(self, method: str, target: str, data: object, kind: Any) -> Any:
-        connection = self._connect(TIMEOUT)
+        connection = (self._take() if method == "GET" else None) or self._connect(TIMEOUT)
         try:
             body = encode(data) if data is not None else b""
             headers = {"Content-Type": "application/json"} if data is not None else {}
             headers |= {"Content-Length": str(len(body))} if body or method != "GET" else {}
-            self._begin(connection, method, target, headers)
+            self._begin(connection, method, target, headers, keep=True)
             if body:
                 _send_bytes(connection, body)
-            return self._answer(connection, kind)
-        finally:
+            answer = self._answer(connection, kind)
+        except BaseException:
             connection.close()
+            raise
+        self._keep(connection)
+        return answer
+
+    def _keep(self, connection: http.client.HTTPConnection | None) -> None:
+        """For the next GET, unless the server has closed it: what changes something is never sent where it may be lost
+        without anybody's fault."""
+        if self._kept is not None:
+            self._kept.close()
+        self._kept = connection if connection is not None and connection.sock is not None else None
+        self._kept_since = time.monotonic()
+
+    def _take(self) -> http.client.HTTPConnection | None:
+        """The kept connection, if nothing has come from it: that would be its end."""
+        connection, self._kept = self._kept, None
+        if connection is None:
+            return None
+        if time.monotonic() - self._kept_since < KEPT_LIMIT and not select.select([connection.sock], [], [], 0)[0]:
+            return connection
+        connection.close()
+        return None
 
     def _connect(self, timeout: float) -> http.client.HTTPConnection:
         """Raises Unavailable."""
@@ -319,12 +347,18 @@ class Client:
         return Unavailable(f"Cannot reach {self.address.text}: {why}", hint=hint, code="unreachable")
 
     def _begin(
-        self, connection: http.client.HTTPConnection, method: str, target: str, headers: Mapping[str, str]
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        *,
+        keep: bool = False,
     ) -> None:
         try:
             connection.putrequest(method, target, skip_accept_encoding=True)
             connection.putheader("User-Agent", f"mini/{__version__}")
-            if "Connection" not in headers:
+            if not keep and "Connection" not in headers:
                 connection.putheader("Connection", "close")
             if self._key:
                 connection.putheader("Authorization", f"Bearer {self._key}")

@@ -21,6 +21,8 @@ from typing import Any
 import pytest
 
 from mini_core import api
+from mini_core.client.address import parse_address
+from mini_core.client.http import Client
 from mini_core.types import encode, replace
 
 UNIX_ONLY = ("fcntl", "grp", "pwd", "resource", "termios", "tty")
@@ -94,6 +96,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 class FakeServer(http.server.ThreadingHTTPServer):
     sources: list[bytes]
+    connections = 0
 
 
 @pytest.fixture
@@ -115,6 +118,24 @@ def folder(tmp_path: Path) -> Path:
     (made / "index.html").write_text("<p>hello</p>")
     (made / ".env").write_text("SECRET=1\n")
     return made
+
+
+class KeepingHandler(Handler):
+    """Answers on one connection as often as it is asked, and counts connections."""
+
+    protocol_version = "HTTP/1.1"
+
+    def setup(self) -> None:
+        super().setup()
+        self.server.connections += 1
+
+
+class ForgetfulHandler(KeepingHandler):
+    """Closes the connection after an answer, and does not say so."""
+
+    def do_GET(self) -> None:
+        super().do_GET()
+        self.close_connection = True
 
 
 def mini(
@@ -141,6 +162,23 @@ def test_a_folder_is_deployed_over_tcp_and_its_log_is_shown(server: FakeServer, 
     (source,) = server.sources
     with tarfile.open(fileobj=io.BytesIO(source)) as archive:
         assert [name for name in archive.getnames() if name not in ("", ".")] == ["index.html"]
+
+
+def test_a_deploy_needs_one_connection_besides_that_of_its_log(
+    server: FakeServer, folder: Path, tmp_path: Path
+) -> None:
+    server.RequestHandlerClass = KeepingHandler
+    done = mini("deploy", str(folder), "blog", home=tmp_path / "home", server=server, key="mini_key")
+    assert done.returncode == 0, done.stderr
+    assert server.connections == 2
+
+
+def test_a_connection_that_the_server_closed_is_opened_again(server: FakeServer) -> None:
+    server.RequestHandlerClass = ForgetfulHandler
+    with Client(parse_address(f"http://127.0.0.1:{server.server_port}"), key="mini_key") as client:
+        for _ in range(3):
+            assert client.get("/v1/apps/blog", api.AppInfo).name == "blog"
+    assert server.connections >= 3
 
 
 def test_a_wrong_key_is_said_in_two_lines(server: FakeServer, tmp_path: Path) -> None:
