@@ -1,11 +1,16 @@
-"""Refusing what would fill a disk, before it does."""
+"""Refusing what would fill a disk before it does, and saying so where one is full."""
 
 from __future__ import annotations
 
+import errno
 import shutil
+import sqlite3
 from pathlib import Path
 
 from mini_core.errors import Unavailable
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_HINT = "Free some space (mini doctor shows what is used)"
 
 
 def check(folder: Path, reserve: int, coming: int = 0, what: str = "") -> None:
@@ -16,9 +21,20 @@ def check(folder: Path, reserve: int, coming: int = 0, what: str = "") -> None:
         needed = f", {in_words(coming)} are needed for {what}" if coming else ""
         raise Unavailable(
             f"The disk is nearly full: {in_words(free)} free at {folder}{needed}, {in_words(reserve)} must stay free.",
-            hint="Free some space (mini doctor shows what is used), or lower disk_reserve in server.toml.",
+            hint=f"{_HINT}, or lower disk_reserve in server.toml.",
             code="disk-full",
         )
+
+
+def full(error: BaseException) -> Unavailable | None:
+    """What to say of an error whose cause is a full disk; None for any other."""
+    cause: BaseException | None = error
+    while cause is not None:
+        of_sqlite = isinstance(cause, sqlite3.OperationalError) and "disk is full" in str(cause)
+        if of_sqlite or (isinstance(cause, OSError) and cause.errno in _FULL):
+            return Unavailable("The disk is full.", hint=f"{_HINT}.", code="disk-full")
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def in_words(count: int) -> str:

@@ -8,7 +8,6 @@ may ask for more than `HEADER_LIMIT` bytes of memory.
 
 from __future__ import annotations
 
-import errno
 import gzip
 import hashlib
 import math
@@ -22,7 +21,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, cast
 
-from mini_core.errors import MiniError, SourceError, Unavailable
+from mini_core import disk
+from mini_core.errors import MiniError, SourceError
 from mini_core.types import Value
 
 HEADER_LIMIT = 1024 * 1024
@@ -231,7 +231,6 @@ class _Unpacking:
                 pending.extend(inner.split("/")[::-1])
 
 
-_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 _KINDS = {
     tarfile.CHRTYPE: "a device",
     tarfile.BLKTYPE: "a device",
@@ -268,10 +267,8 @@ class _disk_errors:  # noqa: N801 - reads as a statement
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if not isinstance(error, OSError) or isinstance(error, (MiniError, gzip.BadGzipFile)):
             return
-        if error.errno in _FULL:
-            raise Unavailable(
-                "No disk space left to unpack the source", hint="Free some space; mini doctor shows what is used."
-            ) from error
+        if full := disk.full(error):
+            raise full from error
         raise SourceError(f"The archive's entry {self._name[:200]!r}: {error.strerror or error}") from error
 
 

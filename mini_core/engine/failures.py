@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 
+from mini_core import disk
 from mini_core.api import Failure
 from mini_core.engine.causes import explain, how_it_ended
 from mini_core.errors import MiniError, StartError
@@ -39,6 +40,7 @@ class InstanceFailed(StartError):
 
 def failure_of(error: BaseException, step: str, redact: Redactor) -> Failure:
     """What is kept of an error: everything in it redacted. Anything but a MiniError is a bug, and logged as one."""
+    error = error if isinstance(error, MiniError) else disk.full(error) or error
     if not isinstance(error, MiniError):
         log.error("deploy failed unexpectedly at %s", step, exc_info=error)
         return Failure(

@@ -20,7 +20,7 @@ import msgspec
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
-from mini_core import __version__, api
+from mini_core import __version__, api, disk
 from mini_core.controller import Controller
 from mini_core.errors import Denied, MiniError, NotFound, Unavailable, UsageError
 from mini_core.paths import private_folder
@@ -250,6 +250,8 @@ def _failed(error: Exception) -> Response:
         problem = _of_http(error)
     elif isinstance(error, MiniError):
         problem = _of_mini(error)
+    elif full := disk.full(error):
+        problem = _of_mini(full)
     else:
         number = secrets.token_hex(4)
         log.error("error %s in %s %s", number, request.method, request.path, exc_info=error)

@@ -19,7 +19,7 @@ from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser
 from waitress.utilities import Error, RequestEntityTooLarge
 
-from mini_core import api
+from mini_core import __version__, api
 from mini_core.errors import Unavailable
 from mini_core.paths import private_folder
 from mini_core.types import encode
@@ -46,7 +46,11 @@ class _Refusal(Error):
 
     def to_response(self, ident: str | None = None) -> Any:  # noqa: ARG002  # the stubs say str where waitress wants bytes
         body = encode(self._problem)
-        headers = [("Content-Type", "application/problem+json"), ("Connection", "close")]
+        headers = [
+            ("Content-Type", "application/problem+json"),
+            ("Mini-Version", __version__),
+            ("Connection", "close"),
+        ]
         return f"{self.code} {self._problem.title}", headers, body
 
 

@@ -149,6 +149,7 @@ def test_an_upload_that_would_fill_the_disk_is_refused_before_it_is_read(platfor
             response.begin()
             problem = json.loads(response.read())
     assert (response.status, problem["code"]) == (503, "disk-full")
+    assert response.headers["Mini-Version"]  # the client tells the platform's answer from a proxy's by it
     assert re.search(r"free at .*, 1\.8 MB are needed for what is sent, .* must stay free", problem["title"])
     assert platform.key.get("/v1/status").status == 200
 
