@@ -18,7 +18,7 @@ from flask import Response
 from waitress.channel import ClientDisconnected
 
 from mini_core import api, frames
-from mini_core.errors import MiniError, UsageError
+from mini_core.errors import MiniError, Unavailable, UsageError
 from mini_core.interfaces import OneOff
 from mini_core.server.operation import Call
 from mini_core.server.streams import Slots
@@ -41,12 +41,26 @@ def serve(environ: dict[str, Any], slots: Slots, handler: Callable[[Call], OneOf
         raise UsageError(f"This needs a connection with Upgrade: {frames.PROTOCOL}.", code="upgrade-required")
     slots.take()
     try:
-        session = Session(handler(call), channel.socket.dup(), slots.give_back)
+        session = Session(*_with_connection(channel, lambda: handler(call)), slots.give_back)
     except BaseException:
         slots.give_back()
         raise
     channel.handover = session.start
+    if not channel.connected:  # the client has left meanwhile: nobody else starts what ends the command
+        session.start()
     return Response(_LetGo())
+
+
+def _with_connection(channel: Any, start: Callable[[], OneOff]) -> tuple[OneOff, socket.socket]:
+    """The command, and the connection, which is taken first: waitress forgets that of a client that leaves."""
+    if channel.socket is None:
+        raise Unavailable("The client has left.", code="gone")
+    connection = channel.socket.dup()
+    try:
+        return start(), connection
+    except BaseException:
+        connection.close()
+        raise
 
 
 class _LetGo:
@@ -64,8 +78,12 @@ class Session:
 
     def __init__(self, command: OneOff, connection: socket.socket, closed: Callable[[], None]) -> None:
         self._command, self._connection, self._closed = command, connection, closed
+        self._started = threading.Lock()
 
     def start(self) -> None:
+        """Once, however often it is called."""
+        if not self._started.acquire(blocking=False):
+            return
         threading.Thread(target=self._run, name="one-off", daemon=True).start()
 
     def _run(self) -> None:

@@ -5,28 +5,35 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from server_kit import Platform, alive, until
 
-from mini_core import frames
+from mini_core import api, frames
+from mini_core.interfaces import OneOff
+
+
+def request_to_run(platform: Platform, command: list[str], **more: Any) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(10)
+    connection.connect(str(platform.paths.controller_socket))
+    body = json.dumps({"command": command, **more}).encode()
+    head = (
+        "POST /v1/apps/blog/run HTTP/1.1\r\nHost: x\r\nX-API-Key: mini_blog\r\nConnection: Upgrade\r\n"
+        f"Upgrade: mini-stream\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    connection.sendall(head.encode() + body)
+    return connection
 
 
 class Session:
     """The client's end."""
 
     def __init__(self, platform: Platform, command: list[str], **more: Any) -> None:
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(10)
-        self.socket.connect(str(platform.paths.controller_socket))
-        body = json.dumps({"command": command, **more}).encode()
-        head = (
-            "POST /v1/apps/blog/run HTTP/1.1\r\nHost: x\r\nX-API-Key: mini_blog\r\nConnection: Upgrade\r\n"
-            f"Upgrade: mini-stream\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        self.socket.sendall(head.encode() + body)
+        self.socket = request_to_run(platform, command, **more)
         answer = b""
         while not answer.endswith(b"\r\n\r\n"):
             answer += self.socket.recv(1)
@@ -85,6 +92,28 @@ def test_a_client_that_leaves_ends_the_command(platform: Platform) -> None:
     _, data = next(session.frames())
     session.socket.close()
     until(lambda: not alive(int(data)))
+
+
+def test_a_client_that_leaves_while_its_command_is_being_started_ends_it(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, left, made = threading.Event(), threading.Event(), []
+    run = platform.controller.run
+
+    def slow(app: str, request: api.OneOffRequest, actor: str) -> OneOff:
+        asked.set()
+        assert left.wait(10)
+        made.append(run(app, request, actor))
+        return made[0]
+
+    monkeypatch.setattr(platform.controller, "run", slow)
+    client = request_to_run(platform, ["sleep", "60"])
+    assert asked.wait(10)
+    client.close()
+    servers = platform.server._servers
+    until(lambda: not any(item.connected for server in servers for item in server.active_channels.values()))
+    left.set()
+    until(lambda: made and made[0]._process.poll() is not None)
 
 
 def test_the_environment_is_passed_and_a_command_that_goes_on_by_itself_has_a_name(platform: Platform) -> None:
