@@ -194,7 +194,7 @@ class Reconciler:
             self._do(item.id, lambda: self._revive(app, item))
 
     def _came_back(self, app: App, item: Instance, status: InstanceStatus) -> None:
-        """The engine has restarted it by itself: counted, and watched until it is healthy again."""
+        """The engine restarts it by itself: counted, and watched until it is healthy again."""
         changes = to_data(crashed(item, status, time.time())) if item.next_try is None else {}
         changes |= {"next_try": None, "engine_restarts": status.restarts, "healthy": 0, "started_at": time.time()}
         with self._store.transaction():
@@ -203,6 +203,7 @@ class Reconciler:
                 data = {"instance": item.id, "name": item.name, "crashes": item.crashes + 1, "restarted_by": "engine"}
                 self._store.events.add("instance.crashed", "platform", app.name, data)
         self._next_probe.pop(item.id, None)
+        self._do(item.id, lambda: self._unroute(app, item))
 
     def _act_on_running(self, app: App, item: Instance, status: InstanceStatus) -> None:
         if item.healthy and not status.supervised:

@@ -159,7 +159,7 @@ def _instance_state(item: Instance, status: InstanceStatus | None) -> str:
         return "stopping"
     if item.kind in ONE_SHOT:
         return "starting" if status is None else "running" if status.state == "running" else "stopping"
-    if status is None or status.state in ("exited", "gone"):
+    if status is None or status.state in ("exited", "gone") or status.exit_code is not None:
         return "crashed" if item.phase == "live" else "starting"
     if item.healthy:
         return "running"

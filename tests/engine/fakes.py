@@ -36,6 +36,7 @@ from mini_core.types import (
     Health,
     Image,
     InstanceSpec,
+    InstanceState,
     InstanceStatus,
     LogLine,
     Offer,
@@ -166,6 +167,7 @@ class World:
         self.builds = 0
         self.starts: dict[str, int] = {}
         self.supervised: set[str] = set()
+        self.restarting: dict[str, int] = {}
         self.table = RouteTable(generation=0)
         self.tables: list[RouteTable] = []
         self.router_runs = False
@@ -246,17 +248,20 @@ class FakeRuntime:
         if item is None:
             return None
         spec = item.spec
+        state: InstanceState = "running" if item.exit_code is None else "exited"
+        state = "starting" if spec.id in self._world.restarting else state
         return InstanceStatus(
             id=spec.id,
             app=spec.app,
             release=spec.release,
             process=spec.process,
             index=spec.index,
-            state="running" if item.exit_code is None else "exited",
+            state=state,
             endpoint=spec.endpoint,
             started_at=item.started_at,
             ended_at=item.ended_at,
-            exit_code=item.exit_code,
+            exit_code=self._world.restarting.get(spec.id, item.exit_code),
+            restarts=int(spec.id in self._world.restarting),
             signal=9 if item.oom else None,
             oom=item.oom,
             listening=item.listening,

@@ -111,6 +111,24 @@ def test_what_the_engine_would_not_restart_is_put_under_its_care(lab: Lab):
     until(lambda: lab.world.supervised == {only(lab).spec.id}, what="supervision again", seconds=2)
 
 
+def test_what_the_engine_restarts_leaves_the_routes_and_its_cause_is_kept(lab: Lab):
+    lab.deploy(web=["serve", "hello"])
+    lab.ended(lab.controller.scale("blog", api.Scale(quantities={"web": 2}), "me"))
+    sick, generation = lab.world.of("blog")[0].spec.id, lab.world.table.generation
+    lab.world.restarting[sick] = 4  # its exit code, while the engine waits
+    until(
+        lambda: any(
+            table.generation > generation and sick not in [item.instance for item in table.routes[0].targets]
+            for table in lab.world.tables
+        ),
+        what="leaving the routes",
+    )
+    found = next(item for item in lab.controller.ps("blog") if item.id == sick)
+    assert found.state == "crashed"
+    assert re.fullmatch(r"crashed once since \d\d:\d\d, exit code 4", found.note)
+    until(lambda: len(lab.world.table.routes[0].targets) == 2, what="coming back")
+
+
 def test_what_its_own_health_check_calls_unhealthy_is_restarted_though_it_answers(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ):
