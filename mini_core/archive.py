@@ -1,8 +1,7 @@
-"""Packing an app's source into a tar.gz, and unpacking one that nobody vouches for.
+"""Packing an app's source into a tar.gz, on the user's machine (Linux, macOS, Windows).
 
-`pack` runs on the user's machine (Linux, macOS, Windows), `unpack` on the server. Both give the same digest for the
-same tree: it covers paths, contents, links and the executable bit, not times. Times travel all the same, because
-web servers derive ETags and Last-Modified from them.
+Times are not part of the digest (`mini_core.trees`), but travel all the same, because web servers derive ETags and
+Last-Modified from them.
 """
 
 from __future__ import annotations
@@ -24,10 +23,8 @@ from typing import BinaryIO, cast
 from mini_core.errors import SourceError
 from mini_core.git import Head, Repository, asking_head, find_repository, new_files
 from mini_core.ignores import Ignores, Rules, is_env
+from mini_core.trees import tree_digest, tree_line
 from mini_core.types import Origin, Value
-from mini_core.unpacking import Unpacked as Unpacked
-from mini_core.unpacking import tree_digest, tree_line
-from mini_core.unpacking import unpack as unpack
 
 COMPRESSION = 4
 """gzip's level: twice as fast as the default of 6, a few percent larger."""

@@ -17,12 +17,13 @@ import stat
 import tarfile
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, cast
 
 from mini_core import disk
 from mini_core.errors import MiniError, SourceError
+from mini_core.trees import tree_digest, tree_line
 from mini_core.types import Value
 
 HEADER_LIMIT = 1024 * 1024
@@ -44,18 +45,6 @@ class Unpacked(Value):
     files: int
     size: int
     digest: str
-
-
-def tree_line(kind: str, path: str, content: str = "") -> bytes:
-    """An entry's part of the digest. content: a file's SHA-256, a link's target. NUL appears in none of them."""
-    return "\0".join((kind, path, content)).encode("utf-8", "surrogateescape")
-
-
-def tree_digest(lines: Iterable[bytes]) -> str:
-    sha = hashlib.sha256()
-    for line in sorted(lines):
-        sha.update(len(line).to_bytes(8, "big") + line)
-    return "sha256:" + sha.hexdigest()
 
 
 def unpack(archive: Path, dest: Path, *, max_bytes: int, max_files: int) -> Unpacked:

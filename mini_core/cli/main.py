@@ -149,6 +149,7 @@ def _width() -> int | None:
 
 def main() -> None:
     """The console script. Exits with 0, 1 for a failure, 2 for wrong usage, 130 after Ctrl-C."""
+    gc.set_threshold(50_000)  # the default looks for garbage dozens of times while modules are loaded
     code = run(sys.argv[1:])
     gc.freeze()  # the process ends: no last look through all that was imported for what could be freed
     sys.exit(code)

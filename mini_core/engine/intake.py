@@ -21,8 +21,9 @@ from mini_core.interfaces import BuildRequest
 from mini_core.planning import Planned, make_plan
 from mini_core.sources import FolderSource
 from mini_core.store.records import App, StoredRelease
+from mini_core.trees import tree_digest, tree_line
 from mini_core.types import Image, Plan, Release, Secret, replace
-from mini_core.unpacking import tree_digest, tree_line, unpack
+from mini_core.unpacking import unpack
 
 NO_SECRET = re.compile(r"[A-Z0-9_]*_VERSION|GO_BIN|GO_INSTALL_PACKAGE_SPEC")
 """Build-time variables that plans may depend on."""

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from mini_core.archive import LIGHT_COMPRESSION, EnvFile, PackResult, pack, unpack
+from mini_core.archive import LIGHT_COMPRESSION, EnvFile, PackResult, pack
 from mini_core.errors import SourceError
+from mini_core.unpacking import unpack
 
 
 def write(root: Path, **files: str) -> None:

@@ -13,7 +13,21 @@ from pathlib import Path
 import pytest
 
 MINI = str(Path(sys.executable).with_name("mini"))
-HEAVY = ("flask", "docker", "dataset", "sqlalchemy", "waitress", "pluggy", "pathspec", "urllib3", "requests", "yaml")
+HEAVY = (
+    "flask",
+    "docker",
+    "dataset",
+    "sqlalchemy",
+    "waitress",
+    "pluggy",
+    "pathspec",
+    "urllib3",
+    "requests",
+    "yaml",
+    "asyncio",
+    "dataclasses",
+    "sqlite3",
+)
 
 
 def seconds(command: list[str]) -> float:
@@ -53,7 +67,8 @@ json.dump([code, sorted(sys.modules)], sys.stderr)
 def test_a_command_loads_neither_server_nor_engine_nor_store(home: Path, arguments: list[str]):
     modules = loaded_by(home, *arguments)
     assert not {name.split(".")[0] for name in modules} & set(HEAVY)
-    assert not [name for name in modules if name.startswith(("mini_core.server", "mini_core.store", "mini_docker"))]
+    others = ("mini_core.server", "mini_core.store", "mini_core.unpacking", "mini_core.manifest", "mini_docker")
+    assert not [name for name in modules if name.startswith(others)]
 
 
 def test_help_loads_no_command(home: Path):
