@@ -119,6 +119,8 @@ class Reconciler:
                 duty()
             except Exception:
                 log.exception("%s failed", getattr(duty, "__qualname__", duty))
+        with self._lock:
+            busy = frozenset(self._busy)  # before both: what is seen of these may be over when it is acted upon
         try:
             found = self._parts.runtime.list()  # before the store: what is made is written down first
             self.engine_problem = ""
@@ -136,7 +138,7 @@ class Reconciler:
             self._do(name, partial(self._remove_orphan, name))
         self._collectors.sync(instances, statuses)
         for item in instances:
-            if app := apps.get(item.app):
+            if item.id not in busy and (app := apps.get(item.app)):
                 self._act(app, item, statuses.get(item.id), running)
         self._forget(known)
         return RECOVERING if any(item.phase == "live" and not item.healthy for item in instances) else INTERVAL

@@ -12,8 +12,9 @@ from mini_core import api
 from mini_core.engine.supervise import CALM, delay
 from mini_core.errors import Conflict, StartError
 from mini_core.testing import until
+from mini_core.types import InstanceStatus
 from tests.engine.conftest import Lab
-from tests.engine.fakes import Instance
+from tests.engine.fakes import FakeRuntime, Instance
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +45,25 @@ def test_a_crashed_instance_is_started_again_under_its_own_name(lab: Lab):
         "instance.crashed",
         "instance.restarted",
     ]
+
+
+def test_what_was_mended_while_it_was_looked_at_is_left_alone(lab: Lab, monkeypatch: pytest.MonkeyPatch):
+    lab.deploy(web=["serve", "hello"])
+    lab.world.hold_starts.clear()
+    look = FakeRuntime.list
+
+    def slow(self: FakeRuntime) -> tuple[InstanceStatus, ...]:
+        found = look(self)
+        if not found and not lab.world.hold_starts.is_set():
+            lab.world.hold_starts.set()
+            until(lambda: not lab.controller._engine.reconciler._busy, what="the end of the restart")
+        return found
+
+    monkeypatch.setattr(FakeRuntime, "list", slow)
+    only(lab).end(1)
+    until(lambda: lab.events("instance.restarted") and lab.controller.ps("blog")[0].state == "running", what="health")
+    kinds = [event.kind for event in lab.controller.events() if event.kind.startswith("instance.")]
+    assert kinds == ["instance.crashed", "instance.restarted"]
 
 
 def test_a_crash_loop_is_named_with_its_cause_and_the_next_try(lab: Lab, monkeypatch: pytest.MonkeyPatch):
