@@ -167,14 +167,15 @@ class Reconciler:
             self._act_on_running(app, item, status)
 
     def _act_on_one_shot(self, item: Instance, status: InstanceStatus | None) -> None:
-        if item.phase == "retired":
+        held = item.id in self.sessions
+        if item.phase == "retired" or (item.phase == "live" and item.attached and not held):
             self._do(item.id, lambda: self._retire(item))
             return
         if status is None:
             over = time.time() - item.created_at > ONE_SHOT_PATIENCE
         else:
             over = status.state in ("exited", "gone")
-        if item.id not in self.sessions and (over or item.kind == "release"):
+        if not held and (over or item.kind == "release"):
             self._do(item.id, lambda: self._end_one_shot(item, status))
 
     def _end_one_shot(self, item: Instance, status: InstanceStatus | None) -> None:

@@ -92,7 +92,7 @@ class Cron:
                 self._store.events.add("cron.skipped", "platform", app.name, data)
             return
         with self._store.transaction():
-            item = new_instance(self._parts, app, stored, entry.name, 1, "cron")
+            item = new_instance(self._parts, app, stored, entry.name, 1, "cron", command=entry.command)
             if not self._store.cron.take(app.id, entry.name, slot, item.id):
                 self._store.instances.delete(item.id)
                 return

@@ -138,7 +138,7 @@ def instance_info(
         index=item.index,
         release=item.release,
         state=_instance_state(item, status),
-        command=_command(process.command) if process else "",
+        command=_command(process.command) if process else item.command,
         since=item.started_at or (status.started_at if status else None),
         restarts=item.crashes,
         memory=status.memory if status else None,

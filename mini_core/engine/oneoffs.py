@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Iterator
 
@@ -57,9 +58,10 @@ class Session:
 def run(parts: Parts, reconciler: Reconciler, app: App, request: api.OneOffRequest) -> OneOff:
     """A command in a new instance of the current release, its streams connected. Raises Conflict where there is
     none."""
-    item, spec = _prepare(parts, app, request, stdin=True)
+    item, spec = _prepare(parts, app, request, attached=True)
     reconciler.sessions.add(item.id)
     try:
+        parts.store.instances.change(item.id, phase="live")
         inner = parts.runtime.attach(spec, QuietJob(START_TIMEOUT))
         if request.tty:
             inner.resize(request.rows, request.columns)
@@ -71,9 +73,10 @@ def run(parts: Parts, reconciler: Reconciler, app: App, request: api.OneOffReque
 
 def start(parts: Parts, app: App, request: api.OneOffRequest) -> api.Started:
     """The same, going on by itself: its output is in the app's log, and how it ended, too."""
-    item, spec = _prepare(parts, app, request, stdin=False)
+    item, spec = _prepare(parts, app, request, attached=False)
     parts.lent[item.id] = tuple(request.env.values())
     try:
+        parts.store.instances.change(item.id, phase="live")
         parts.runtime.start(spec, QuietJob(START_TIMEOUT))
     except BaseException:
         parts.store.instances.change(item.id, phase="retired")
@@ -92,15 +95,16 @@ def stop(parts: Parts, app: App, name: str) -> None:
     parts.store.instances.change(found[0].id, phase="retired")
 
 
-def _prepare(parts: Parts, app: App, request: api.OneOffRequest, *, stdin: bool) -> tuple[Instance, InstanceSpec]:
+def _prepare(parts: Parts, app: App, request: api.OneOffRequest, *, attached: bool) -> tuple[Instance, InstanceSpec]:
     """Written down, with a number of its own."""
     stored = current_release(parts, app)
     _check(parts, request)
     taken = [item.index for item in parts.store.instances.find(app=app.id, kind="oneoff")]
-    item = new_instance(parts, app, stored, "run", max(taken, default=0) + 1, "oneoff")
-    parts.store.instances.change(item.id, phase="live", started_at=time.time())
-    spec = spec_of(parts, app, stored, item, command=request.command, env=request.env, tty=request.tty, stdin=stdin)
-    return item, spec
+    number, shown = max(taken, default=0) + 1, parts.redactor(app)(shlex.join(request.command))
+    item = new_instance(parts, app, stored, "run", number, "oneoff", command=shown, attached=attached)
+    parts.store.instances.change(item.id, started_at=time.time())
+    command, env = request.command, request.env
+    return item, spec_of(parts, app, stored, item, command=command, env=env, tty=request.tty, stdin=attached)
 
 
 def _end(parts: Parts, reconciler: Reconciler, instance: str) -> None:

@@ -102,6 +102,8 @@ def new_instance(
     kind: InstanceKind,
     *,
     deploy: int | None = None,
+    command: str = "",
+    attached: bool = False,
 ) -> Instance:
     """Written to the store, id and address chosen, before anything is made of it."""
     version = stored.release.version
@@ -118,6 +120,8 @@ def new_instance(
                 phase="new",
                 endpoint=_address(parts, stored) if kind == "web" else None,
                 created_at=time.time(),
+                command=command,
+                attached=attached,
             )
             try:
                 parts.store.instances.add(item)

@@ -22,7 +22,7 @@ def _instance(row: Row) -> Instance:
     data["index"] = data.pop("position")
     data["endpoint"] = _endpoint(data.pop("host"), data.pop("port"))
     data["found"] = _endpoint(data.pop("found_host"), data.pop("found_port"))
-    data |= {name: bool(row[name]) for name in ("routed", "healthy", "oom")}
+    data |= {name: bool(row[name]) for name in ("routed", "healthy", "oom", "attached")}
     return from_data(Instance, {name: item for name, item in data.items() if item is not None})
 
 
@@ -48,6 +48,8 @@ class Instances:
             "host": item.endpoint.host if item.endpoint else None,
             "port": item.endpoint.port if item.endpoint else None,
             "created_at": item.created_at or time.time(),
+            "command": item.command,
+            "attached": int(item.attached),
         }
         try:
             self._db.insert("instances", row)

@@ -73,6 +73,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             app INTEGER NOT NULL REFERENCES apps(id) ON DELETE CASCADE, entry TEXT NOT NULL, slot REAL NOT NULL,
             instance TEXT NOT NULL, PRIMARY KEY (app, entry, slot))""",
     ),
+    (
+        "ALTER TABLE instances ADD COLUMN command TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE instances ADD COLUMN attached INTEGER NOT NULL DEFAULT 0",
+    ),
 )
 """`MIGRATIONS[n - 1]` leads from schema n - 1 to schema n; 0 is an empty file."""
 

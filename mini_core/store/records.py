@@ -107,7 +107,8 @@ class Instance(Value):
     """phase: "new" belongs to its deploy, "live" to the reconciler, "retired" is on its way out.
 
     endpoint: the address it was given. found: where it listens instead. engine_restarts: how often the engine
-    itself had restarted it when we last looked. next_try: when a crashed one is started again.
+    itself had restarted it when we last looked. next_try: when a crashed one is started again. command: of one that
+    runs no process type's, as it is shown. attached: a client holds its streams, and it ends with them.
     """
 
     id: str
@@ -131,6 +132,8 @@ class Instance(Value):
     signal: int | None = None
     oom: bool = False
     engine_restarts: int = 0
+    command: str = ""
+    attached: bool = False
 
     @property
     def name(self) -> str:

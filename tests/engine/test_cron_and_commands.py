@@ -9,7 +9,9 @@ import pytest
 
 from mini_core import api
 from mini_core.controller import open_controller
+from mini_core.engine import oneoffs
 from mini_core.engine.cron import Cron, due
+from mini_core.engine.job import QuietJob
 from mini_core.errors import Conflict, NotFound, UsageError
 from mini_core.testing import free_port, tar_of, until
 from mini_core.types import Secret
@@ -104,6 +106,22 @@ def test_deploys_restarts_and_sleep_leave_commands_alone_and_a_stop_ends_them(la
     assert (command.name, command.state, command.release) == ("run.1", "running", 1)
     lab.controller.stop("blog", "me")
     assert lab.controller.ps("blog") == ()
+
+
+def test_a_command_ends_with_the_controller_through_which_its_client_held_it(lab: Lab):
+    lab.deploy(web=["serve", "hello"])
+    app = lab.store.apps.get("blog")
+    request = api.OneOffRequest(command=("hang", "s3same"))
+    item, spec = oneoffs._prepare(lab.controller._parts, app, request, attached=True)
+    lab.controller._engine.reconciler.sessions.add(item.id)
+    lab.store.instances.change(item.id, phase="live")
+    lab.controller._parts.runtime.start(spec, QuietJob(5.0))
+    lab.controller._engine.reconciler.look()
+    held, _ = lab.controller.ps("blog")
+    assert (held.name, held.state, held.command) == ("run.1", "running", "hang s3same")
+    started = run(lab, "hang")
+    lab.reopen()
+    until(lambda: [item.id for item in lab.controller.ps("blog") if item.process == "run"] == [started.id])
 
 
 def test_a_command_is_stopped_by_its_name(lab: Lab):
