@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from mini_core import releases
@@ -21,12 +22,14 @@ from mini_core.engine import intake, rollout
 from mini_core.engine.job import DeployJob, QuietJob
 from mini_core.engine.once import run_once
 from mini_core.engine.parts import Parts
+from mini_core.engine.ports import find_port
 from mini_core.engine.routing import Publisher, target_of
 from mini_core.engine.specs import processes_of, spec_of
-from mini_core.errors import Cancelled, Conflict, MiniError, Unavailable
+from mini_core.errors import Cancelled, Conflict, MiniError, SourceError, Unavailable
 from mini_core.manifest import shell
 from mini_core.planning import Planned, require_start
 from mini_core.releases import Draft
+from mini_core.sources import TarSource
 from mini_core.store.records import App, Extras, Instance, Request, StoredRelease
 from mini_core.types import Secret, replace
 
@@ -251,11 +254,23 @@ class Pipeline:
             specs = rollout.specs_of(self.parts, self.app, stored, team)
             rollout.start(self.parts, specs, self.job)
         with self.job.reaching("healthy"):
-            healthy = rollout.wait_healthy(self.parts, self.app, specs, self.job)
+            where = partial(self._where, stored)
+            healthy = rollout.wait_healthy(self.parts, self.app, specs, self.job, where)
             if healthy:
                 slowest = max(item.seconds for item in healthy.values())
                 self.job.emit(f"healthy after {slowest:.1f} s", kind="info")
         return team
+
+    def _where(self, stored: StoredRelease, port: int) -> str:
+        """In which line of the source a port is written."""
+        if not self.deploy.archive:
+            return ""
+        try:
+            with TarSource(Path(self.deploy.archive)) as source:
+                path = stored.release.plan.path
+                return find_port(source if path == "." else source.sub(path), port)
+        except (SourceError, OSError):
+            return ""
 
     def quantities(self, stored: StoredRelease) -> dict[str, int]:
         """Of every process type: as asked for now, as kept, or the default."""

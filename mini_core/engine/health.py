@@ -101,7 +101,10 @@ class Healthy(Value):
 
 
 class Watch:
-    """Watches one instance that was just started. `look` is called again and again until it has an answer."""
+    """Watches one instance that was just started. `look` is called again and again until it has an answer.
+
+    where: says in which line of its source a port is written, or "".
+    """
 
     def __init__(
         self,
@@ -111,6 +114,7 @@ class Watch:
         host: str,
         *,
         isolated: bool,
+        where: Callable[[int], str],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.spec = spec
@@ -118,6 +122,7 @@ class Watch:
         self._app = app
         self._host = host
         self._isolated = isolated
+        self._where = where
         self._clock = clock
         self._began = clock()
         self._elsewhere_since: float | None = None
@@ -194,7 +199,8 @@ class Watch:
     def _healthy(self, found: Endpoint | None) -> Healthy:
         warnings = []
         if found is not None and self.spec.endpoint is not None and found.port != self.spec.endpoint.port:
-            warnings.append(f"Listens on {found.port}, ignoring PORT")
+            where = self._where(found.port)
+            warnings.append(f"Listens on {found.port}, ignoring PORT{f' ({where})' if where else ''}")
         port = (found or self.spec.endpoint or Endpoint(host="", port=0)).port
         if not self._isolated and any(item.port == port and is_wildcard(item.host) for item in self._listening):
             warnings.append(

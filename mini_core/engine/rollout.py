@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from mini_core.engine.health import Healthy, Watch
@@ -74,11 +74,21 @@ def start(parts: Parts, specs: Mapping[str, InstanceSpec], job: Job) -> None:
             list(pool.map(one, specs.values()))
 
 
-def wait_healthy(parts: Parts, app: App, specs: Mapping[str, InstanceSpec], job: Job) -> dict[str, Healthy]:
-    """Returns when all are healthy. Raises InstanceFailed for the first that cannot become so, and Cancelled."""
-    host = parts.hosts(app)[0]
-    isolated = parts.isolated
-    waiting = {name: Watch(parts.runtime, spec, app.name, host, isolated=isolated) for name, spec in specs.items()}
+def wait_healthy(
+    parts: Parts,
+    app: App,
+    specs: Mapping[str, InstanceSpec],
+    job: Job,
+    where: Callable[[int], str] = lambda _: "",
+) -> dict[str, Healthy]:
+    """Returns when all are healthy. Raises InstanceFailed for the first that cannot become so, and Cancelled.
+
+    where: see Watch.
+    """
+    host, isolated = parts.hosts(app)[0], parts.isolated
+    waiting = {
+        name: Watch(parts.runtime, spec, app.name, host, isolated=isolated, where=where) for name, spec in specs.items()
+    }
     healthy: dict[str, Healthy] = {}
     began = time.monotonic()
     while True:

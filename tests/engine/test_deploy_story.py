@@ -224,8 +224,9 @@ def test_a_stopped_app_stays_stopped_until_it_is_started(lab: Lab):
 
 def test_an_app_that_ignores_port_is_found_and_its_releases_change_over(lab: Lab):
     port = free_port()
-    first = lab.deploy(web=["serve-on", str(port), "first"], timeout=5)
-    assert f"Listens on {port}, ignoring PORT" in lab.lines(first)
+    code = {"file_app.py": f"import http\n# {port}1 is none\nserve(port={port})\n"}
+    first = lab.deploy(web=["serve-on", str(port), "first"], timeout=5, **code)
+    assert f"Listens on {port}, ignoring PORT (app.py:3)" in lab.lines(first)
     assert lab.get() == (200, "first")
     second = lab.deploy(web=["serve-on", str(port), "second"], timeout=5)
     assert second.state == "done"
