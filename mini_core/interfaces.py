@@ -180,7 +180,8 @@ class Runtime(Protocol):
         """An address for a new instance, none of those taken."""
 
     def start(self, spec: InstanceSpec, job: Job) -> InstanceStatus:
-        """Makes and starts it and returns at once (not when healthy). A spec whose id exists is adopted."""
+        """Makes and starts it and returns at once (not when healthy). A spec whose id exists is adopted; where that is
+        paused, it goes on."""
 
     def supervise(self, instance: str) -> None:
         """From now on the instance may come back by the engine's own means, where it has any."""

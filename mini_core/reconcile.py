@@ -156,6 +156,9 @@ class Reconciler:
             if item.kind != "release" or item.deploy not in running:
                 self._act_on_one_shot(item, status)
             return
+        if status is not None and status.state == "paused":
+            self._do(item.id, lambda: self._resume(app, item))
+            return
         verdict = judge(item, status, running)
         if verdict == "retire":
             self._do(item.id, lambda: self._retire(item))
@@ -313,6 +316,13 @@ class Reconciler:
         self._failures.pop(item.id, None)
         self._store.events.add("instance.restarted", "platform", app.name, {"instance": item.id, "name": item.name})
         return self._wake.set()
+
+    def _resume(self, app: App, item: Instance) -> None:
+        """Somebody has paused it: nothing of it is lost."""
+        stored = self._store.releases.get(app.id, item.release)
+        self._parts.runtime.start(spec_of(self._parts, app, stored, item), QuietJob(60.0))
+        self._store.events.add("instance.resumed", "platform", app.name, {"instance": item.id, "name": item.name})
+        self._wake.set()
 
     # --- health
 

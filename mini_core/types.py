@@ -432,7 +432,8 @@ class InstanceSpec(Value):
     stdin: bool = False
 
 
-InstanceState = Literal["starting", "running", "exited", "gone"]
+InstanceState = Literal["starting", "running", "paused", "exited", "gone"]
+"""paused: by somebody else; `Runtime.start` lets it go on."""
 
 
 class InstanceStatus(Value):

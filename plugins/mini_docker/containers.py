@@ -37,7 +37,7 @@ _STATES: Mapping[str, InstanceState] = {
     "created": "starting",
     "restarting": "starting",
     "running": "running",
-    "paused": "running",
+    "paused": "paused",
     "exited": "exited",
     "dead": "exited",
     "removing": "gone",

@@ -95,6 +95,9 @@ class DockerRuntime(Runtime):
 
         found = self._find(spec.id)
         if found:
+            if found["State"]["Status"] == "paused":
+                with self._engine.reached():
+                    self._engine.api.unpause(spec.id)
             return bool(found["State"]["Status"] == "created")
         published = self.network.published
         address = spec.endpoint.host if spec.endpoint and not published else ""

@@ -137,6 +137,17 @@ def test_a_container_that_was_made_but_not_started_is_taken_up(platform: DockerP
     other.remove(spec.id)
 
 
+def test_a_paused_container_goes_on_when_it_is_started_again_and_can_be_stopped(platform: DockerPlatform, run) -> None:
+    spec = run(script="import time; time.sleep(60)")
+    platform.engine.api.pause(spec.id)
+    assert platform.runtime.status(spec.id).state == "paused"
+    platform.start(spec)
+    assert platform.runtime.status(spec.id).state == "running"
+    platform.engine.api.pause(spec.id)
+    platform.runtime.stop(spec.id, grace=1)
+    assert platform.runtime.status(spec.id).state == "exited"
+
+
 def test_many_threads_that_start_the_same_instance_make_one(platform: DockerPlatform, python_image: Image) -> None:
     spec = platform.spec(python_image, "sleep", "60")
     found: list = []

@@ -180,6 +180,7 @@ class World:
         self.engine_gone = False
         self.health: Literal["", "starting", "healthy", "unhealthy"] = ""
         self.destroy_error = ""
+        self.paused: set[str] = set()
         self.hold_starts = threading.Event()
         self.hold_starts.set()
         self.hold_prune = threading.Event()
@@ -228,6 +229,7 @@ class FakeRuntime:
                 raise StartError(f"image {spec.image.ref} is gone")
             world.starts[spec.process] = world.starts.get(spec.process, 0) + 1
             world.instances[spec.id] = Instance(spec)
+        world.paused.discard(spec.id)
         status = self.status(spec.id)
         assert status is not None
         return status
@@ -250,6 +252,7 @@ class FakeRuntime:
         spec = item.spec
         state: InstanceState = "running" if item.exit_code is None else "exited"
         state = "starting" if spec.id in self._world.restarting else state
+        state = "paused" if spec.id in self._world.paused else state
         return InstanceStatus(
             id=spec.id,
             app=spec.app,

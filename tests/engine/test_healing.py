@@ -47,6 +47,15 @@ def test_a_crashed_instance_is_started_again_under_its_own_name(lab: Lab):
     ]
 
 
+def test_a_paused_instance_goes_on_as_it_was(lab: Lab):
+    lab.deploy(web=["serve", "hello"])
+    first = only(lab)
+    lab.world.paused.add(first.spec.id)
+    until(lambda: lab.events("instance.resumed"), what="its going on")
+    assert (only(lab) is first, lab.world.paused) == (True, set())
+    assert lab.controller.ps("blog")[0].restarts == 0
+
+
 def test_what_was_mended_while_it_was_looked_at_is_left_alone(lab: Lab, monkeypatch: pytest.MonkeyPatch):
     lab.deploy(web=["serve", "hello"])
     lab.world.hold_starts.clear()
