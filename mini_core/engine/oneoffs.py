@@ -99,12 +99,20 @@ def _prepare(parts: Parts, app: App, request: api.OneOffRequest, *, attached: bo
     """Written down, with a number of its own."""
     stored = current_release(parts, app)
     _check(parts, request)
-    taken = [item.index for item in parts.store.instances.find(app=app.id, kind="oneoff")]
-    number, shown = max(taken, default=0) + 1, parts.redactor(app)(shlex.join(request.command))
-    item = new_instance(parts, app, stored, "run", number, "oneoff", command=shown, attached=attached)
+    shown = parts.redactor(app)(shlex.join(request.command))
+    item = new_instance(parts, app, stored, "run", _number(parts, app), "oneoff", command=shown, attached=attached)
     parts.store.instances.change(item.id, started_at=time.time())
     command, env = request.command, request.env
     return item, spec_of(parts, app, stored, item, command=command, env=env, tty=request.tty, stdin=attached)
+
+
+def _number(parts: Parts, app: App) -> int:
+    """Never the same twice, so that a command's lines in the log are its own."""
+    key = f"runs:{app.id}"
+    with parts.store.transaction():
+        number = int(parts.store.meta.get(key, "0")) + 1
+        parts.store.meta.set(key, str(number))
+    return number
 
 
 def _end(parts: Parts, reconciler: Reconciler, instance: str) -> None:

@@ -128,7 +128,8 @@ def test_a_command_is_stopped_by_its_name(lab: Lab):
     lab.deploy(web=["serve", "hello"])
     assert [run(lab, "hang").name, run(lab, "hang").name] == ["run.1", "run.2"]
     lab.controller.stop_run("blog", "run.1", "me")
-    assert [item.name for item in lab.controller.ps("blog")] == ["run.2", "web.1"]
+    assert run(lab, "exit", "0").name == "run.3"
+    until(lambda: [item.name for item in lab.controller.ps("blog")] == ["run.2", "web.1"], what="its end")
     with pytest.raises(NotFound, match=r"no command run\.1"):
         lab.controller.stop_run("blog", "run.1", "me")
     with pytest.raises(UsageError, match=r"web\.1 is started again"):
