@@ -25,9 +25,11 @@ def run_once(
     """
     found = parts.store.instances.find(app=app.id, deploy=job.deploy.id, process=name, kind="release")
     item = found[0] if found else new_instance(parts, app, stored, name, 1, "release", deploy=job.deploy.id)
+    begun = f"Running the {name} command"
     if not found:
-        job.emit(f"Running the {name} command", kind="info")
-    failed = _outcome(parts, job, app, stored, item, command, fresh=not found)
+        job.emit(begun, kind="info")
+    told = parts.store.deploys.lines_after(job.deploy.id, begun) if found else 0
+    failed = _outcome(parts, job, app, stored, item, command, fresh=not found, told=told)
     if failed is not None:
         failed.code = failed.code if failed.code == "interrupted" else code
         raise failed
@@ -42,8 +44,9 @@ def _outcome(
     command: Sequence[str],
     *,
     fresh: bool,
+    told: int,
 ) -> InstanceFailed | None:
-    """None where it ended well."""
+    """None where it ended well. told: how many of its lines are in the deploy's log already."""
     if item.exit_code == 0:
         return None
     name, memory = f"The {item.process} command", limits_of(parts, stored, item.process).memory
@@ -54,7 +57,7 @@ def _outcome(
             hint=f"See how far it came: mini deploys show {job.deploy.id} --log",
         )
     parts.runtime.start(spec_of(parts, app, stored, item, command=command), job)
-    with follow(parts, item.id, lambda line: job.emit(line.text)) as lines:
+    with follow(parts, item.id, lambda line: job.emit(line.text), skip=told) as lines:
         status = _wait(parts, job, item)
     parts.store.instances.change(item.id, exit_code=status.exit_code if status else None)
     if status is None:
@@ -74,12 +77,14 @@ def _wait(parts: Parts, job: DeployJob, item: Instance) -> InstanceStatus | None
 
 
 class follow(contextlib.AbstractContextManager[list[LogLine]]):  # noqa: N801 - reads as a statement
-    """Hands on an instance's lines as they come; at the end of the block all that it wrote were handed on."""
+    """Hands on an instance's lines as they come; at the end of the block all that it wrote were handed on, but for the
+    first `skip`."""
 
-    def __init__(self, parts: Parts, instance: str, tell: Callable[[LogLine], None]) -> None:
+    def __init__(self, parts: Parts, instance: str, tell: Callable[[LogLine], None], *, skip: int = 0) -> None:
         self._parts = parts
         self._instance = instance
         self._tell = tell
+        self._skip = skip
         self._lines: list[LogLine] = []
         self._lock = threading.Lock()
         self._ended = False
@@ -103,4 +108,5 @@ class follow(contextlib.AbstractContextManager[list[LogLine]]):  # noqa: N801 - 
 
     def _add(self, line: LogLine) -> None:
         self._lines.append(line)
-        self._tell(line)
+        if len(self._lines) > self._skip:
+            self._tell(line)

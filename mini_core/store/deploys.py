@@ -133,6 +133,16 @@ class Deploys:
         rows = self._db.query("SELECT COALESCE(MAX(seq), 0) AS top FROM deploy_events WHERE deploy = :n", n=number)
         return int(rows[0]["top"])
 
+    def lines_after(self, number: int, text: str) -> int:
+        """How many lines of a tool were written down since mini last said this."""
+        rows = self._db.query(
+            "SELECT COUNT(*) AS count FROM deploy_events WHERE deploy = :deploy AND kind = 'output' AND seq > "
+            "(SELECT MAX(seq) FROM deploy_events WHERE deploy = :deploy AND kind = 'info' AND text = :text)",
+            deploy=number,
+            text=text,
+        )
+        return int(rows[0]["count"])
+
     def prune(self, app: int, keep: int) -> None:
         """Drops all but the app's newest `keep` finished deploys, with their logs."""
         self._db.execute(

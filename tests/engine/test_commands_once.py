@@ -68,12 +68,14 @@ def test_a_release_command_that_fails_meanwhile_fails_the_deploy(lab: Lab):
 def test_a_script_behind_the_commit_point_goes_on(lab: Lab, process: str):
     hangs = {"once": "hang"} if process == "postdeploy" else {"postdeploy": "hang"}
     info = lab.send(web=["serve", "new"], **{"file_app.json": scripts(**hangs)})
+    running(lab, process).write("seeding")
+    until(lambda: "seeding" in lab.lines(info), what="its line")
     command = reopened(lab, process)
     assert lab.get() == (200, "new")
     command.write("seeded 3 rows")
     command.end(0)
     assert ran(lab, info) == {process: 1}
-    assert "seeded 3 rows" in lab.lines(info)
+    assert [line for line in lab.lines(info) if "seed" in line] == ["seeding", "seeded 3 rows"]
     assert [line.source for line in lab.controller.logs("blog") if line.text == "seeded 3 rows"] == ["build"]
 
 
