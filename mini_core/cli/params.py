@@ -7,11 +7,11 @@ import time
 
 import click
 
+from mini_core.quantities import parse_duration, parse_size
+
 
 def duration(text: str) -> float:
     """Seconds of "90", "15m", "1h30m"."""
-    from mini_core.manifest import parse_duration
-
     found = parse_duration(text)
     if not found:
         raise click.BadParameter(f"{text!r} is no duration: write 90s, 15m or 1h")
@@ -20,8 +20,6 @@ def duration(text: str) -> float:
 
 def size(text: str) -> int:
     """Bytes of "512m", "1g"."""
-    from mini_core.manifest import parse_size
-
     found = parse_size(text)
     if not found:
         raise click.BadParameter(f"{text!r} is no size: write 512m or 1g")
@@ -43,8 +41,6 @@ def moment(text: str) -> float:
 
 def parse_moment(text: str, now: float) -> float | None:
     """Local time, unless the text has a zone."""
-    from mini_core.manifest import parse_duration
-
     if (ago := parse_duration(text)) is not None:
         return now - ago
     try:

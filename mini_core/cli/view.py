@@ -19,6 +19,8 @@ from mini_core.client.follow import follow_deploy
 from mini_core.client.http import segment
 
 INDENT = "      "
+SILENT = ("maintenance", "stopped")
+"""States of an app that answers no request, whatever is deployed."""
 STEP_WORDS = {
     "received": "taking the source",
     "planned": "planning",
@@ -195,7 +197,7 @@ def follow(
         context.document(ended)
     if ended.state in ("failed", "cancelled"):
         _show_failure(context, ended, app, view)
-    _show_success(context, ended, done, nothing)
+    _show_success(context, ended, app, done, nothing)
 
 
 def _thing(context: Context, app: api.AppInfo) -> str:
@@ -212,15 +214,17 @@ def _show_failure(context: Context, info: api.DeployInfo, before: api.AppInfo, v
     raise click.exceptions.Exit(1)
 
 
-def _show_success(context: Context, info: api.DeployInfo, done: str, nothing: str) -> None:
+def _show_success(context: Context, info: api.DeployInfo, before: api.AppInfo, done: str, nothing: str) -> None:
     if info.unchanged and info.kind == "deploy":
         context.info(f"Unchanged: {context.named(info.app)} runs this source with this configuration already.")
     elif info.unchanged:
         context.info(nothing)
     elif done:
         context.info(done.format(version=f"v{info.release}" if info.release else "the release"))
-    app = context.client().get(f"/v1/apps/{segment(info.app)}", api.AppInfo)
-    note = why_silent(context, app) if app.state in ("maintenance", "stopped") else ""
+    note = ""
+    if info.kind != "deploy" or before.state in SILENT:  # a deploy makes no app silent
+        app = context.client().get(f"/v1/apps/{segment(info.app)}", api.AppInfo)
+        note = why_silent(context, app) if app.state in SILENT else ""
     if note:
         context.info(note)
     if not context.json and info.kind == "deploy":

@@ -20,7 +20,7 @@ from mini_core.manifest.heroku import (
     shell,
 )
 from mini_core.manifest.minitoml import MINI_TOML, parse_mini_toml, relative_path
-from mini_core.manifest.tables import Table, parse_duration, parse_size, shorten
+from mini_core.manifest.tables import Table, shorten
 from mini_core.manifest.values import CronJob, HealthSettings, Manifest, MonorepoApp, Scripts, Strategy
 from mini_core.types import BuildSettings, replace
 
@@ -37,11 +37,9 @@ __all__ = [
     "Table",
     "is_schedule",
     "parse_app_json",
-    "parse_duration",
     "parse_json",
     "parse_mini_toml",
     "parse_procfile",
-    "parse_size",
     "read_manifest",
     "shell",
     "shorten",

@@ -6,8 +6,6 @@ import json
 import re
 from typing import Any
 
-import json5
-
 from mini_core.errors import ConfigError
 from mini_core.manifest.tables import Table, lower_first, shorten
 from mini_core.manifest.values import CronJob, HealthSettings, Manifest, Scripts
@@ -84,6 +82,8 @@ def parse_json(text: str, file: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
+        import json5
+
         try:
             return json5.loads(text)
         except (ValueError, RecursionError):

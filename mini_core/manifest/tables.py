@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from mini_core.errors import ConfigError
-
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
-_UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
-_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?")
+from mini_core.quantities import parse_duration, parse_size
 
 
 class Table:
@@ -96,7 +91,9 @@ class Table:
         """Raises ConfigError for a key that nobody asked for, suggesting the nearest that is known."""
         for key in self.data:
             if key not in self._known:
-                near = difflib.get_close_matches(key, self._known, 1, 0.6)
+                from difflib import get_close_matches
+
+                near = get_close_matches(key, self._known, 1, 0.6)
                 hint = f"Did you mean {near[0]}?" if near else f"Known are: {', '.join(sorted(set(self._known)))}."
                 raise ConfigError(f"{self.file}: {self.where(key)}: unknown key", hint=hint)
 
@@ -105,21 +102,6 @@ def shorten(item: object) -> str:
     """A value as it would be written, for an error."""
     text = json.dumps(item, default=str, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def parse_size(text: str) -> int | None:
-    """Bytes of "512m", "1.5g", "1024": k, m, g, t are powers of 1024. None where it is no size."""
-    match = _SIZE.fullmatch(text.strip())
-    return int(float(match[1]) * _UNITS[match[2].lower()]) if match else None
-
-
-def parse_duration(text: str) -> float | None:
-    """Seconds of "90", "90s", "15m", "1h30m", "2d". None where it is no duration."""
-    match = _DURATION.fullmatch(text.strip().lower())
-    if not match or not any(match.groups()):
-        return None
-    days, hours, minutes, seconds = (float(item or 0) for item in match.groups())
-    return days * 86400 + hours * 3600 + minutes * 60 + seconds
 
 
 def lower_first(text: str) -> str:

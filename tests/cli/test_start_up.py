@@ -76,6 +76,13 @@ def test_help_loads_no_command(home: Path):
     assert loaded == {"mini_core", "mini_core.cli", "mini_core.cli.main", "mini_core.cli.external"}
 
 
+def test_durations_are_read_without_what_reads_files_of_a_repository(home: Path):
+    code = "import sys; from mini_core.cli import params; print(params.duration('15m'), *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("900.0 ")
+    assert not {"mini_core.manifest", "json5", "difflib"} & set(done.stdout.split())
+
+
 def test_packing_loads_what_reads_patterns_only_where_there_are_some(home: Path, tmp_path: Path):
     code = "import sys, pathlib, mini_core.archive as a; a.pack(*map(pathlib.Path, sys.argv[1:])); print(*sys.modules)"
     (tmp_path / "app").mkdir()

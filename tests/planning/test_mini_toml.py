@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mini_core.errors import ConfigError
-from mini_core.manifest import minitoml, parse_duration, parse_mini_toml, parse_size, read_manifest
+from mini_core.manifest import minitoml, parse_mini_toml, read_manifest
+from mini_core.quantities import parse_duration, parse_size
 from mini_core.sources import MemorySource
 from mini_core.types import EnvEntry, Limits, Volume
 
