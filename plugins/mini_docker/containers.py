@@ -179,7 +179,7 @@ def status(found: Mapping[str, Any]) -> InstanceStatus:
         release=_number(labels.get("mini.release")),
         process=labels.get("mini.process", ""),
         index=_number(labels.get("mini.index"), 1),
-        state=_STATES.get(state["Status"], "gone"),
+        state="gone" if _is_cut_off(found) else _STATES.get(state["Status"], "gone"),
         endpoint=_endpoint(labels.get("mini.endpoint", "")),
         started_at=timestamp(state.get("StartedAt", "")),
         ended_at=timestamp(state.get("FinishedAt", "")) if ended else None,
@@ -191,6 +191,12 @@ def status(found: Mapping[str, Any]) -> InstanceStatus:
         health=_health(state),
         health_detail=_last_words(state),
     )
+
+
+def _is_cut_off(found: Mapping[str, Any]) -> bool:
+    """It runs, but not on our network any more: others may answer at its address, outside of this machine."""
+    networks = (found["NetworkSettings"].get("Networks") or {}).values()
+    return found["State"]["Status"] == "running" and not any(network.get("IPAddress") for network in networks)
 
 
 def _health(state: Mapping[str, Any]) -> Literal["", "starting", "healthy", "unhealthy"]:

@@ -210,7 +210,13 @@ def test_the_images_own_command_is_run_where_none_is_given_and_gets_sigterm_too(
 def inspected(**state: object) -> dict:
     given = {"Status": "exited", "ExitCode": 0, "StartedAt": "2026-11-24T05:53:37.5Z", "FinishedAt": "", **state}
     labels = {"mini.instance": "blog-1", "mini.app": "blog", "mini.release": "3", "mini.process": "web"}
-    return {"Config": {"Labels": labels}, "State": given, "RestartCount": 2}
+    return {
+        "Config": {"Labels": labels},
+        "State": given,
+        "RestartCount": 2,
+        "HostConfig": {"RestartPolicy": {"Name": "no"}},
+        "NetworkSettings": {"Networks": {"mini-1": {"IPAddress": "10.200.0.3"}}},
+    }
 
 
 def test_how_an_instance_ended_is_told_from_what_the_engine_says() -> None:
@@ -220,6 +226,8 @@ def test_how_an_instance_ended_is_told_from_what_the_engine_says() -> None:
     running = containers.status(inspected(Status="running", FinishedAt="0001-01-01T00:00:00Z"))
     assert (running.state, running.exit_code, running.ended_at, running.listening) == ("running", None, None, None)
     assert containers.status(inspected(Status="restarting", ExitCode=1)).state == "starting"
+    cut_off = inspected(Status="running") | {"NetworkSettings": {"Networks": {}}}
+    assert containers.status(cut_off).state == "gone"
 
 
 # --- what the machine knows -----------------------------------------------------------------------------------------
