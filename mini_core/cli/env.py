@@ -34,7 +34,7 @@ def _change(context: Context, app: str, change: api.EnvChange, done: str, detach
     info = context.client().patch(f"/v1/apps/{segment(app)}/env", change, api.DeployInfo)
     nothing = f"{done}."
     if change.build:
-        nothing += " They are used by the next deploy."
+        nothing += " The next deploy uses it."
     elif info is None:
         nothing = without_deploy(
             context, app, done, f"Nothing to change: {context.named(app)} has these values already"

@@ -129,8 +129,8 @@ class Collectors:
                 self.ensure(item)
 
     def ensure(self, item: Instance) -> None:
-        if item.kind == "release":
-            return  # its lines are the deploy's
+        if item.kind == "release" or item.attached:
+            return  # its lines are the deploy's, or those of the client that holds it
         with self._lock:
             if item.id not in self._collectors:
                 app = self._parts.store.apps.by_id(item.app)

@@ -200,7 +200,7 @@ def test_env_imports_dotenv_and_json_without_what_the_platform_sets(mini: Mini, 
 
 def test_build_variables_are_for_the_next_deploy(mini: Mini, server: FakeServer, blog: FakeController):
     result = mini("env", "set", "A=1", "--build", "-a", "blog")
-    assert result.err == f"Set A for blog on {server.url}. They are used by the next deploy.\n"
+    assert result.err == f"Set A for blog on {server.url}. The next deploy uses it.\n"
 
 
 def test_logs_are_shown_filtered_and_as_ndjson(mini: Mini, blog: FakeController):

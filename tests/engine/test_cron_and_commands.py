@@ -119,7 +119,11 @@ def test_a_command_ends_with_the_controller_through_which_its_client_held_it(lab
     lab.controller._engine.reconciler.look()
     held, _ = lab.controller.ps("blog")
     assert (held.name, held.state, held.command) == ("run.1", "running", "hang s3same")
+    lab.world.instances[item.id].write("for the client alone")
     started = run(lab, "hang")
+    lab.world.instances[started.id].write("for the log")
+    until(lambda: written(lab), what="the line")
+    assert written(lab) == ["for the log"]
     lab.reopen()
     until(lambda: [item.id for item in lab.controller.ps("blog") if item.process == "run"] == [started.id])
 
