@@ -64,7 +64,6 @@ class Pipeline:
         self.nudge = nudge
         self.routed = False
         self.unchanged = False
-        self._quantities: Mapping[str, int] = {}
         self._stopped_at: float | None = None
         self._stopping_said = "warning"
 
@@ -160,7 +159,6 @@ class Pipeline:
         releases.check_required(self.app, planned.plan, releases.changed_env(self.parts, self.app, self.request))
         release = self.store.releases.get(self.app.id, self.app.release).release if self.app.release else None
         intake.check_allowed(self.parts, self.app, planned.plan, release)
-        self._quantities = planned.formation
         kept = self.store.apps.formation(self.app.id)
         for name, quantity in planned.formation.items():
             if not kept.get(name, quantity):
@@ -175,6 +173,7 @@ class Pipeline:
             limits=manifest.limits,
             volumes=manifest.volumes,
             strategy=manifest.strategy,
+            formation=planned.formation,
         )
         added = self.store.apps.volumes(self.app.id)
         env = releases.with_generated(planned.plan, releases.changed_env(self.parts, self.app, self.request))
@@ -279,7 +278,7 @@ class Pipeline:
         kept = self.store.apps.formation(self.app.id)
         names = [item.name for item in processes_of(stored)]
         defaults = {name: 1 if name in ("web", "worker") else 0 for name in names}
-        wanted = {**defaults, **self._quantities, **kept, **self.request.quantities}
+        wanted = {**defaults, **stored.extras.formation, **kept, **self.request.quantities}
         return {name: wanted[name] for name in names}
 
     def _stays_stopped(self) -> bool:

@@ -32,8 +32,7 @@ GENERATED_BYTES = 48
 
 
 class Draft(Value):
-    """A release before it has a number. `image` is None until it is built. quantities: defaults of process types
-    that have none yet. unchanged: it is what runs already."""
+    """A release before it has a number. `image` is None until it is built."""
 
     plan: Plan
     image: Image | None
@@ -43,7 +42,6 @@ class Draft(Value):
     volumes: tuple[Volume, ...] = ()
     extras: Extras = Extras()
     origin: Origin | None = None
-    quantities: Mapping[str, int] = {}
     reason: str
     build_key: str = ""
 

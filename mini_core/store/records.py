@@ -45,6 +45,7 @@ class Extras(Value):
     limits: Mapping[str, Limits] = {}
     volumes: tuple[Volume, ...] = ()
     strategy: Strategy | None = None
+    formation: Mapping[str, int] = {}
 
 
 class StoredRelease(Value):

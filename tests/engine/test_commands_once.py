@@ -42,10 +42,11 @@ def ran(lab: Lab, info: api.DeployInfo) -> dict[str, int]:
 
 
 def test_a_release_command_goes_on_and_those_before_it_are_not_run_again(lab: Lab):
-    info = lab.send(web=["serve", "new"], release=["hang"], **{"file_app.json": scripts(predeploy="check")})
+    wish = json.loads(scripts(predeploy="check")) | {"formation": {"worker": {"quantity": 2}}}
+    info = lab.send(web=["serve", "new"], worker=["work"], release=["hang"], **{"file_app.json": json.dumps(wish)})
     reopened(lab, "release").end(0)
     assert lab.ended(info).state == "done"
-    assert ran(lab, info) == {"predeploy": 1, "release": 1}
+    assert ran(lab, info) == {"predeploy": 1, "release": 1, "worker": 2}
     assert lab.get() == (200, "new")
 
 
