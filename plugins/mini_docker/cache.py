@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,19 @@ import msgspec
 from mini_core.errors import Unavailable
 from mini_core.types import Value
 from mini_docker.buildkit import Vertex
-from mini_docker.engine import Engine
+from mini_docker.engine import Client, Engine
 from mini_docker.leftovers import Limits, Ours, Ran, Record, attribute, ran, records, surplus
 
 log = logging.getLogger(__name__)
 
 SIZE, AGE = 10, 14
 """GB, and days: `cache_gb` and `cache_days` of `[plugins.docker]`."""
+
+EVERY = 3600.0
+"""Seconds between two looks while nothing is built and no app goes: engines before 23 measure all volumes for it."""
+
+LONG, SHORT = 600.0, 30.0
+"""Seconds that such a look, or a removal, may take: while nobody waits, and while somebody does."""
 
 BATCH = 200
 """Records that are removed by one call: the engine builds nothing meanwhile."""
@@ -51,6 +58,7 @@ class BuildCache:
         self._ledger = Ledger(folder / "cache.jsonl")
         size, days = float(settings.get("cache_gb", SIZE)), float(settings.get("cache_days", AGE))
         self.limits = Limits(size=int(size * 1e9), age=days * 86400)
+        self._due = 0.0
 
     def noting(self, app: str) -> Callable[[Vertex], None]:
         """What is to be told of every step of a build of the app."""
@@ -66,10 +74,13 @@ class BuildCache:
 
     def prune(self, apps: Collection[str]) -> int:
         """Removes what is too much, and all of what other apps left. Returns the bytes freed."""
+        steps = self._ledger.steps()
+        if not steps and time.monotonic() < self._due and self._ledger.apps() <= set(apps):
+            return 0
+        self._due = time.monotonic() + EVERY
         if self._ledger.is_empty() or not self._engine.has_buildkit():
             return 0
-        steps = self._ledger.steps()
-        found = self._records()
+        found = self._records(LONG)
         ours = self._ledger.settle(found, steps)
         gone, freed = surplus(found, ours, apps, self.limits), 0
         for start in range(0, len(gone), BATCH):
@@ -77,15 +88,14 @@ class BuildCache:
         return freed
 
     def usage(self) -> Usage:
-        found = self._records()
+        found = self._records(SHORT)
         ours = self._ledger.known(found)
         alone = [item for item in found if not item.shared]
         mine = sum(item.size for item in alone if item.id in ours)
         return Usage(ours=mine, others=sum(item.size for item in alone) - mine, records=len(ours))
 
-    def _records(self) -> list[Record]:
-        with self._asking():
-            api = self._engine.api
+    def _records(self, timeout: float) -> list[Record]:
+        with self._asking(timeout) as api:
             version = min(tuple(int(part) for part in api.api_version.split(".")), NEWEST_API)
             url = f"{api.base_url}/v{'.'.join(map(str, version))}/system/df"
             usage = api._result(api._get(url, params={"type": "build-cache"}), json=True)
@@ -94,18 +104,17 @@ class BuildCache:
     def _remove(self, ids: Collection[str]) -> int:
         """ids: with those that are based on others of them, whatever their order."""
         filters = json.dumps({"id": [f"^({'|'.join(ids)})$"]})
-        with self._asking():
-            api = self._engine.api
+        with self._asking(LONG) as api:
             said = api._result(api._post(api._url("/build/prune"), params={"filters": filters}), json=True)
         return int(said.get("SpaceReclaimed") or 0)
 
     @contextmanager
-    def _asking(self) -> Iterator[None]:
+    def _asking(self, timeout: float) -> Iterator[Client]:
         import docker.errors
 
         try:
-            with self._engine.reached():
-                yield
+            with closing(self._engine.connect(timeout)) as client, self._engine.reached():
+                yield client
         except docker.errors.APIError as error:
             raise Unavailable(f"Docker's build cache: {error.explanation or error}") from error
 
@@ -134,6 +143,12 @@ class Ledger:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 with self._path.open("ab") as file:
                     file.write(b"\n" + msgspec.json.encode(_Line(ran=step)))
+
+    def apps(self) -> set[str]:
+        """Whose records there are."""
+        with self._lock:
+            self._load()
+            return {item.app for item in self._ours.values() if item.app}
 
     def is_empty(self) -> bool:
         with self._lock:

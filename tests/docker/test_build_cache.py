@@ -15,7 +15,7 @@ import pytest
 
 from mini_core.errors import BuildError, Unavailable
 from mini_core.testing import RecordingJob
-from mini_core.types import Dockerfile, Plan, Step, replace
+from mini_core.types import Dockerfile, Plan
 from mini_docker.builder import DockerBuilder
 from mini_docker.buildkit import Vertex
 from mini_docker.cache import BuildCache
@@ -150,22 +150,25 @@ def own(engine: Any) -> Iterator[DockerPlatform]:
 
 
 class Mark:
-    """Tells what a test built from all else: by the word in its commands, and the size of its files."""
+    """Tells what a test built from all else: by the word in its first command, and by the size of its files."""
+
+    plan = Plan(buildpack="dockerfile", dockerfile=Dockerfile())
 
     def __init__(self, platform: DockerPlatform) -> None:
         self._cache = platform.cache
         self.word = uuid.uuid4().hex
-        self._size = 100_000 + int(self.word, 16) % 900_000
-        step = Step(name="first", argv=("echo", self.word), files=("requirements.txt",))
-        self.plan = replace(PYTHON, steps=(step,), artifacts=(".",))
+        self._size = 1_000_000 + int(self.word, 16) % 3_000_000
 
-    def files(self, **more: str) -> dict[str, str]:
-        """Different ones each time."""
-        return {**FILES, "data": "x" * self._size, "app.py": f"# {uuid.uuid4()}\n", **more}
+    def files(self, *more: str) -> dict[str, str]:
+        """Different ones each time. more: further lines of the Dockerfile."""
+        first = ("FROM python:3.13-slim AS one", f"RUN echo {self.word} > /it", "COPY . .")
+        text = "\n".join((*first, *more, 'CMD ["python", "-V"]', ""))
+        return {"Dockerfile": text, "data": "x" * self._size, "code.py": f"# {uuid.uuid4()}\n"}
 
     def records(self) -> list[Record]:
         sizes = range(self._size, self._size + 1000)
-        return [item for item in self._cache._records() if self.word in item.description or item.size in sizes]
+        found = self._cache._records(60)
+        return [item for item in found if f"echo {self.word}" in item.description or item.size in sizes]
 
 
 def foreign(platform: DockerPlatform, word: str) -> None:
@@ -192,7 +195,9 @@ def test_ten_code_only_deploys_leave_as_much_as_two_and_none_when_the_app_is_gon
     own.builder.prune(images[-1:], ["blog"])
     assert sorted(item.kind for item in mark.records()) == ["regular", "regular", "regular", "source.local"]
     usage = own.cache.usage()
-    assert usage.records == len(own.cache._ledger.known(own.cache._records())) >= 4
+    assert usage.records == len(own.cache._ledger.known(own.cache._records(60))) >= 4
+    own.builder.prune(images[-1:], ["blog"])
+    assert own.cache._ledger.apps() == {"blog"}
     own.builder.prune((), ())
     assert not mark.records()
 
@@ -208,21 +213,20 @@ def test_somebody_elses_builds_stay_even_those_made_at_the_same_time(
         own.build(mark.plan, make_source(mark.files()))
     for thread in threads:
         thread.join()
-    theirs = {item.id for item in own.cache._records() for word in words if word in item.description}
+    theirs = {item.id for item in own.cache._records(60) for word in words if word in item.description}
     assert len(theirs) == 4
     own.builder.prune((), ())
-    assert theirs <= {item.id for item in own.cache._records()}
+    assert theirs <= {item.id for item in own.cache._records(60)}
     own.cache._remove(theirs)
 
 
 @pytest.mark.docker
-def test_builds_of_the_repositorys_own_dockerfile_are_known_too_and_a_failed_ones_steps(
+def test_all_stages_are_known_and_what_a_build_had_done_before_it_failed(
     own: DockerPlatform, make_source: Callable[[dict[str, str]], Path]
 ) -> None:
-    mark, plan = Mark(own), Plan(buildpack="dockerfile", dockerfile=Dockerfile())
-    text = f"FROM python:3.13-slim AS one\nRUN echo {mark.word} > /it\nCOPY . .\nRUN cat /it\n"
-    own.build(plan, make_source(mark.files(Dockerfile=f'{text}FROM one\nCMD ["python", "-V"]\n')))
-    failing = own.request(plan, make_source(mark.files(Dockerfile=f"{text}RUN exit 3\n")))
+    mark = Mark(own)
+    own.build(mark.plan, make_source(mark.files("RUN cat /it", "FROM one")))
+    failing = own.request(mark.plan, make_source(mark.files("RUN exit 3")))
     with pytest.raises(BuildError, match="exit code 3"):
         own.builder.build(failing, RecordingJob(60))
     assert len(mark.records()) >= 4  # the command, a copy of each build, and the files that were sent
