@@ -242,7 +242,7 @@ class Engine:
         found += [f"plugin {problem} (mini plugins list)" for problem in self.parts.hooks.problems()]
         for sink in self.parts.book.sinks:
             if sink.problem:
-                found.append(f"log sink {sink.name}: {sink.problem} ({sink.dropped} lines dropped)")
+                found.append(f"log sink {sink.name}: {sink.problem} (lines dropped: {sink.dropped})")
         return tuple(found)
 
     def checks(self) -> tuple[Check, ...]:
