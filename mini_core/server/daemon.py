@@ -164,19 +164,19 @@ def _why_stuck(controller: Controller, app: str) -> str:
 
 
 def serve(
-    settings: Settings,
+    flags: Mapping[str, Any],
     paths: Paths,
     *,
     ready: Callable[[state.Running], None],
     local: bool = True,
     opener: Open = open_controller,
 ) -> int:
-    """Opens the controller and serves until a signal. ready: called once requests are taken.
+    """Opens the controller and serves until a signal. flags: see `choose`. ready: called once requests are taken.
 
     local: the platform of one user, whose key is made here; otherwise a server's. Raises MiniError.
     """
     with holding(state.server_lock(paths)):
-        controller = opener(settings, paths)
+        controller = opener(choose(paths, flags), paths)
         try:
             controller.start()
             if local:
@@ -305,7 +305,7 @@ def main(arguments: Sequence[str] | None = None, *, opener: Open = open_controll
     told = _Told(options.ready_fd)
     flags = {name: getattr(options, name) for name in FLAGS}
     try:
-        return serve(choose(paths, flags), paths, ready=told.ready, local=not options.server, opener=opener)
+        return serve(flags, paths, ready=told.ready, local=not options.server, opener=opener)
     except MiniError as error:
         log.error("%s %s", error.message, error.hint)
         told.failed(error)

@@ -313,7 +313,7 @@ def _foreground(paths: Paths, flags: Mapping[str, Any], say: Say, serve: Callabl
         if running.notice:
             say(running.notice)
 
-    return (serve or daemon.serve)(daemon.choose(paths, flags), paths, ready=ready)
+    return (serve or daemon.serve)(flags, paths, ready=ready)
 
 
 @contextlib.contextmanager

@@ -217,6 +217,13 @@ def test_in_the_foreground_ctrl_c_puts_it_down(stopped: Paths) -> None:
 # --- ports and settings
 
 
+def test_what_is_refused_since_another_runs_changes_no_settings(stopped: Paths) -> None:
+    before = start(stopped), state.load_local(stopped)
+    refused = subprocess.run([*FAKE, "--port", "4000"], capture_output=True, text=True, check=False)
+    assert (refused.returncode, "runs already" in refused.stderr) == (1, True)
+    assert (local.ensure_running(stopped).running, state.load_local(stopped)) == (before[0].running, before[1])
+
+
 def test_a_port_that_was_chosen_is_kept_and_a_flag_overrides_it_once(
     paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
