@@ -72,7 +72,7 @@ def deploy_broken(platform: MiniPlatform, folder: Path, version: str, kind: str)
 def test_a_release_that_failed_keeps_its_last_words(platform: MiniPlatform):
     """What `mini deploys show` and `mini logs` say of each, long after its container is gone."""
     shown = [
-        platform.mini("deploys", "show", str(item["id"]), "--log").stderr
+        platform.mini("deploys", "show", str(item["id"]), "--log").stdout
         for item in platform.json("deploys", "list", "-n", "100")
         if item["state"] == "failed"
     ]

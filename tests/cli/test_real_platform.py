@@ -103,4 +103,4 @@ def test_an_upload_that_is_no_app_says_what_was_looked_for_and_can_be_looked_at_
     done = laptop.mini("deploy", str(tmp_path), "notes", code=1)
     assert "Error: Deploy " in done.stderr and "package.json" in done.stderr
     number = json.loads(laptop.mini("deploys", "--json").stdout)[0]["id"]
-    assert "package.json" in laptop.mini("deploys", "show", str(number)).stderr
+    assert "package.json" in laptop.mini("deploys", "show", str(number)).stdout
