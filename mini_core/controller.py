@@ -274,13 +274,12 @@ class Controller:
             return None
         stored = requests.current_release(self._parts, found)
         requests.check_scale(stored, request)
-        formation = {**self._store.apps.formation(found.id), **request.quantities}
         same_limits = releases.merge_limits(found.limits, limits) == dict(found.limits)
-        busy = self._store.deploys.unfinished(found.id)
-        if formation == self._store.apps.formation(found.id) and same_limits and not busy:
+        alone = same_limits and not self._store.deploys.unfinished(found.id)
+        if alone and request.quantities.items() <= self._store.apps.formation(found.id).items():
             return None
         reason = f"scale {request.describe()}"
-        if found.state == "stopped" and same_limits and not busy:
+        if alone and found.state == "stopped":
             self._store.apps.set_formation(found.id, request.quantities)
             self._store.events.add("app.scaled", actor, found.name, {"change": reason})
             return None
@@ -316,8 +315,7 @@ class Controller:
     # --- watching
 
     def ps(self, app: str) -> tuple[api.InstanceInfo, ...]:
-        found = self._store.apps.get(app)
-        return self._engine.ps(found)
+        return self._engine.ps(self._store.apps.get(app))
 
     def logs(
         self,
@@ -333,10 +331,9 @@ class Controller:
         book = self._parts.book
         log = book.of(self._store.apps.get(app).handle)
         wanted = Filter(process=process, source=source, since=since, pattern=pattern).compiled()
-        count = max(lines, 0)
         if follow:
-            return log.follow(count, wanted, lambda: self._closing.is_set() or self._parts.book is not book)
-        return iter(log.tail(count, wanted, since))
+            return log.follow(max(lines, 0), wanted, lambda: self._closing.is_set() or self._parts.book is not book)
+        return iter(log.tail(max(lines, 0), wanted, since))
 
     # --- one-offs
 
