@@ -307,7 +307,7 @@ class Reconciler:
         self._parts.runtime.remove(item.id)
         try:
             self._parts.runtime.start(spec_of(self._parts, app, stored, item), QuietJob(60.0))
-        except MiniError as error:
+        except (MiniError, OSError) as error:  # such as a full disk
             log.warning("%s of %s could not be started: %s", item.name, app.name, error)
             return self._store.instances.change(item.id, **to_data(crashed(item, None, time.time())))
         now = time.time()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -54,6 +55,7 @@ class Collector:
         self._read = threading.Condition()
         self._last = 0.0
         self._stopped = False
+        self._source: Iterator[LogLine] = iter(())
         self._thread = threading.Thread(target=self._run, name=f"log-{item.id}", daemon=True)
         self._thread.start()
 
@@ -73,9 +75,8 @@ class Collector:
         since = stored[-1].at if stored else 0.0
         known = [line.text for line in stored]
         redact = self._redactors.of(self._app)
-        for line in self._parts.runtime.logs(self._item.id, since=since, follow=True):
-            if self._stopped:
-                return
+        self._source = self._parts.runtime.logs(self._item.id, since=since, follow=True)
+        while not self._stopped and (line := next(self._source, None)):
             redact = self._redactors.of(self._app)
             text = redact(line.text)
             if line.at > since or (line.at == since and text not in known):
@@ -109,7 +110,10 @@ class Collector:
             self._read.wait_for(lambda: self._last >= newest or not self._thread.is_alive(), timeout)
 
     def stop(self) -> None:
+        """Nothing more may come, and the instance may be there again under its name before that shows."""
         self._stopped = True
+        with suppress(ValueError):  # a generator that runs; it ends when the instance is removed
+            getattr(self._source, "close", lambda: None)()
 
 
 class Collectors:

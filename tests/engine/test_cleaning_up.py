@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+
+import pytest
+
+from mini_core.engine.collect import Collector, Redactors
 from mini_core.testing import until
+from mini_core.types import LogLine
 from tests.engine.conftest import Lab
 
 
@@ -32,3 +38,33 @@ def test_a_crashed_instance_is_started_again_while_a_long_clean_up_runs(lab: Lab
     until(lambda: lab.world.of("blog") not in ([], [first]), what="the restart")
     assert lab.controller._engine.housekeeper._cleaning.locked()
     lab.world.hold_prune.set()
+
+
+def test_an_instance_that_is_started_again_and_again_leaves_no_reader_of_its_log_behind(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+):
+    class Endless:
+        """As a log that is followed looks when the instance is there again before its end was seen."""
+
+        def __init__(self) -> None:
+            self._closed = threading.Event()
+
+        def __iter__(self) -> Endless:
+            return self
+
+        def __next__(self) -> LogLine:
+            self._closed.wait()
+            raise StopIteration
+
+        def close(self) -> None:
+            self._closed.set()
+
+    lab.deploy(web=["serve", "hello"])
+    parts = lab.controller._parts
+    monkeypatch.setattr(parts.runtime, "logs", lambda *_, follow=False, **__: Endless() if follow else iter(()))
+    (item,) = lab.store.instances.find(phase="live")
+    collector = Collector(parts, Redactors(parts), lab.store.apps.get("blog"), item)
+    until(lambda: isinstance(collector._source, Endless), what="the reader's start")
+    collector.stop()
+    collector._thread.join(5)
+    assert not collector._thread.is_alive()
