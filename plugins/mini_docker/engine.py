@@ -27,7 +27,9 @@ from mini_docker.streams import ends_with, unblock
 Client: TypeAlias = Any
 """docker-py's APIClient: its type stubs leave out much of what is used here."""
 
-START_IT = "start it, or mini up --runtime process"
+START_IT = (
+    f"start it{' (sudo systemctl start docker)' if sys.platform == 'linux' else ''}, or mini up --runtime process"
+)
 TIMEOUT = 60.0
 """Seconds for an answer that is no stream."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import socketserver
 import threading
 import warnings
@@ -49,7 +50,8 @@ def test_an_engine_that_does_not_run_says_start_it(at, monkeypatch) -> None:
     monkeypatch.setattr(module.shutil, "which", lambda name: "/usr/bin/docker")
     error = refused(at())
     assert error.message == "Docker is installed but not running"
-    assert error.hint == "start it, or mini up --runtime process"
+    assert error.hint == module.START_IT
+    assert re.fullmatch(r"start it( \(sudo systemctl start docker\))?, or mini up --runtime process", error.hint)
 
 
 def test_a_socket_that_may_not_be_opened_says_which_group(at) -> None:
