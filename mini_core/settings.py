@@ -78,4 +78,5 @@ def _checked(path: Path, data: dict[str, Any]) -> Settings:
     except msgspec.ValidationError as error:
         message, _, where = str(error).partition(" - at `$.")
         name = where.rstrip("`")
-        raise ConfigError(f"{path}: {name + ': ' if name else ''}{message[0].lower()}{message[1:]}") from None
+        wrong = f"{name + ': ' if name else ''}{message[0].lower()}{message[1:]}"
+        raise ConfigError(f"{path}: {wrong}", hint="Correct the line, or take it out for the default.") from None

@@ -27,7 +27,8 @@ from mini_docker.streams import ends_with, unblock
 Client: TypeAlias = Any
 """docker-py's APIClient: its type stubs leave out much of what is used here."""
 
-START_IT = (
+_HOW = " (sudo systemctl start docker)" if sys.platform == "linux" else ""
+START_IT = f"start it{_HOW}, or mini up --runtime process"
     f"start it{' (sudo systemctl start docker)' if sys.platform == 'linux' else ''}, or mini up --runtime process"
 )
 TIMEOUT = 60.0
