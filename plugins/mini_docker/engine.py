@@ -29,8 +29,6 @@ Client: TypeAlias = Any
 
 _HOW = " (sudo systemctl start docker)" if sys.platform == "linux" else ""
 START_IT = f"start it{_HOW}, or mini up --runtime process"
-    f"start it{' (sudo systemctl start docker)' if sys.platform == 'linux' else ''}, or mini up --runtime process"
-)
 TIMEOUT = 60.0
 """Seconds for an answer that is no stream."""
 
