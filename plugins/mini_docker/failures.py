@@ -20,6 +20,11 @@ class Rule:
 RULES = (
     Rule(r"no space left on device", "disk-full", "The disk is full: `docker system df` shows what takes the room."),
     Rule(
+        r"could not find bridge|failed to create endpoint .* on network",
+        "engine-network",
+        "The engine has lost a network of its own: restart it (sudo systemctl restart docker), and deploy again.",
+    ),
+    Rule(
         r"javascript heap out of memory|cannot allocate memory|MemoryError|signal: killed|killed signal terminated"
         r"|exit code: 137|non-zero code: 137",
         "out-of-memory",

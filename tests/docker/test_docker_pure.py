@@ -317,6 +317,7 @@ def test_a_terminals_lines_come_in_any_parts() -> None:
         ("ERROR: No matching distribution found for flsk==9", "unknown-dependency"),
         (" ERR_PNPM_FETCH_404  GET https://registry.npmjs.org/x/-/x-1.tgz: Not Found - 404", "unknown-dependency"),
         ("E: Unable to locate package libnope", "unknown-package"),
+        ("failed to create endpoint x on network bridge: could not find bridge docker0", "engine-network"),
         ("write /x: no space left on device", "disk-full"),
         ("ModuleNotFoundError: No module named 'django'", "missing-module"),
         ("/bin/sh: 1: hugo: not found", "missing-command"),
