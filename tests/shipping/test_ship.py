@@ -8,10 +8,14 @@ import sqlite3
 import subprocess
 import threading
 import urllib.request
+from pathlib import Path
 
+import pytest
 from shipping_kit import REPOSITORY, Server, WheelMaker, until
 
-NEWER, BROKEN, SILENT = "90.1.0", "90.2.0", "90.3.0"
+from tests.chaos.load import steady_load
+
+NEWER, STEADY, BROKEN, SILENT = "90.1.0", "90.1.1", "90.2.0", "90.3.0"
 
 
 def ship(server: Server, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -92,6 +96,26 @@ def test_a_newer_version_is_shipped_the_database_stays_and_no_visitor_notices(
     with sqlite3.connect(backup) as copy:
         assert ("blog",) in copy.execute("SELECT name FROM apps").fetchall()
     copy.close()
+
+
+@pytest.mark.slow
+@pytest.mark.load
+def test_no_request_of_a_steady_load_is_lost_by_an_upgrade(
+    installed: Server, wheel: WheelMaker, tmp_path: Path
+) -> None:
+    """`mini server upgrade` itself: the app, the platform's own page and the router's code on the way."""
+    (tmp_path / "page").mkdir()
+    (tmp_path / "page" / "index.html").write_text("steady")
+    installed.ssh(f"mini deploy {tmp_path / 'page'} steady")
+    newer, workers = wheel(STEADY), serving_workers(installed)
+    with steady_load(tmp_path, installed.web, "steady.localhost") as load:
+        told = installed.ssh(f"mini server upgrade {newer} 2>&1")
+        until(lambda: not workers & serving_workers(installed))
+    print(load.summary())
+    assert STEADY in told
+    assert serving(installed) == STEADY
+    assert load.total > 1000
+    assert (load.failed, load.errors) == (0, [])
 
 
 def test_a_version_that_does_not_start_is_taken_back_with_its_migration(installed: Server, wheel: WheelMaker) -> None:
