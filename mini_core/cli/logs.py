@@ -87,6 +87,12 @@ def events(context: Context, follow: bool, limit: int) -> None:
             context.line(event, _event_line(event))
 
 
+TIMES = {"crashing_since", "next_try"}
+"""Seconds since the epoch, among an event's data."""
+
+
 def _event_line(event: Event) -> str:
-    details = " ".join(f"{name}={item}" for name, item in event.data.items() if item not in (None, "", [], {}))
+    shown = {name: item for name, item in event.data.items() if item not in (None, "", [], {})}
+    shown |= {name: moment(shown[name]).partition(" ")[2] for name in TIMES & shown.keys()}
+    details = " ".join(f"{name}={item}" for name, item in shown.items())
     return f"{moment(event.at)}  {event.kind:<18} {event.app:<16} {event.actor:<10} {details}".rstrip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 import pytest
 
 from mini_core import api
+from mini_core.cli.logs import _event_line
 from mini_core.cli.params import parse_moment
-from mini_core.types import LogLine
+from mini_core.types import Event, LogLine
 from tests.cli.conftest import Mini
 from tests.cli.fake_platform import FakeController, FakeServer
 
@@ -237,6 +239,12 @@ def test_a_time_is_understood_in_three_ways(monkeypatch: pytest.MonkeyPatch):
 def test_events_tell_who_did_what(mini: Mini, blog: FakeController):
     assert mini("events").out.split()[2:] == ["app.created", "blog", "admin", "reason=test"]
     assert json.loads(mini("events", "--json", "-a", "blog").out)["kind"] == "app.created"
+
+
+def test_times_among_an_events_data_are_for_people():
+    data = {"name": "web.1", "crashes": 2, "next_try": 1764072000.5, "exit_code": None}
+    line = _event_line(Event(id=1, at=1.0, kind="instance.crashed", actor="platform", app="blog", data=data))
+    assert re.search(r" name=web.1 crashes=2 next_try=\d\d:\d\d:\d\d$", line)
 
 
 def test_domains_volumes_maintenance(mini: Mini, server: FakeServer, blog: FakeController):
