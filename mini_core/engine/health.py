@@ -25,6 +25,9 @@ PROBE_TIMEOUT = 5.0
 
 HEADERS = {"User-Agent": "mini-health", "Connection": "close"}
 
+ASK_EVERY = 0.1
+"""Seconds between questions to the runtime about what does not listen yet: they take longer than a probe."""
+
 PATIENCE = 1.5
 """Seconds for which an app listens elsewhere, and not on its PORT, before it is taken to ignore PORT."""
 
@@ -125,6 +128,7 @@ class Watch:
         self._where = where
         self._clock = clock
         self._began = clock()
+        self._ask_again = self._began
         self._elsewhere_since: float | None = None
         self._last = Answer(ok=False, detail="nothing listens there", refused=True)
         self._listening: tuple[Endpoint, ...] = ()
@@ -135,21 +139,24 @@ class Watch:
 
     def look(self) -> Healthy | None:
         """Healthy, or None for not yet. Raises InstanceFailed when it never will be."""
+        if self.spec.endpoint is not None:
+            self._last = probe(self.spec.endpoint, self.spec.plan.health.path, self._host)
+            if self._last.refused and self._clock() < self._ask_again:
+                return None
+        self._ask_again = self._clock() + ASK_EVERY
         status = self._runtime.status(self.spec.id)
         if status is None or status.state in ("exited", "gone"):
             raise self._ended(status)
         if self.spec.endpoint is None:
             up = self._clock() - self._began
             return Healthy(seconds=up) if up >= SETTLED and status.state == "running" else None
-        if healthy := self._probe(self.spec.endpoint, status):
+        if healthy := self._judge(self.spec.endpoint, status):
             return healthy
         if self._clock() - self._began > self.spec.plan.health.timeout:
             raise self._too_late()
         return None
 
-    def _probe(self, endpoint: Endpoint, status: InstanceStatus) -> Healthy | None:
-        path = self.spec.plan.health.path
-        self._last = probe(endpoint, path, self._host)
+    def _judge(self, endpoint: Endpoint, status: InstanceStatus) -> Healthy | None:
         self._listening = status.listening or ()
         if self._last.ok:
             return self._well(None, status)

@@ -253,7 +253,7 @@ class DockerRuntime(Runtime):
             yield from logs.follow(since, caught_up)
 
     def _required(self, instance: str) -> InstanceStatus:
-        status = self.status(instance)
+        status = self._plain(instance)
         if status is None:
             raise StartError(f"{instance} was removed while it started", hint="deploy again", code="gone")
         return status

@@ -1,8 +1,10 @@
 """How long `mini deploy` and `mini rollback` take, beside plain docker commands for the same Dockerfile.
 
-    python tests/benchmarks/redeploy.py [ROUNDS]
+    python tests/benchmarks/redeploy.py [ROUNDS] [APP ...]
 
-The real command on a real platform with an idle app; rounds are interleaved, medians are printed. Compared are:
+The real command on a real platform with an idle app; rounds are interleaved, medians are printed. The apps are small
+on purpose (flask, node, go: 200 files beside the one that is served), so that most of the time is the platform's.
+Compared are:
 
     code-only   a line has changed; until the command has ended, and the new version answers
                 docker build, docker run, until the new version answers
@@ -36,7 +38,8 @@ sys.path.insert(0, str(ROOT))
 from tests.e2e.platform import MiniPlatform  # noqa: E402
 
 APP = "redeployed"
-APP_PY = """
+
+FLASK = """
 from flask import Flask
 
 app = Flask(__name__)
@@ -44,17 +47,51 @@ app = Flask(__name__)
 
 @app.get("/")
 def index() -> str:
-    return "version {version}"
+    return "version VERSION"
 """
 
+NODE = """
+const app = require("express")();
+app.get("/", (request, response) => response.send("version VERSION"));
+app.listen(process.env.PORT);
+"""
 
-def write(folder: Path, version: str) -> None:
-    (folder / "app.py").write_text(APP_PY.format(version=version))
-    (folder / "requirements.txt").write_text("flask==3.1.3\n")
+GO = """
+package main
+
+import (
+	"io"
+	"net/http"
+	"os"
+)
+
+func main() {
+	http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "version VERSION") })
+	http.ListenAndServe(":"+os.Getenv("PORT"), nil)
+}
+"""
+
+APPS: dict[str, dict[str, str]] = {
+    "flask": {"app.py": FLASK, "requirements.txt": "flask==3.1.3\n"},
+    "node": {
+        "index.js": NODE,
+        "package.json": '{"name": "x", "scripts": {"start": "node index.js"}, "dependencies": {"express": "5"}}',
+    },
+    "go": {"main.go": GO, "go.mod": "module redeployed\n\ngo 1.26\n"},
+}
+"""What a deploy sends, beside files that nothing reads. VERSION stands where a line changes."""
+
+
+def write(folder: Path, app: str, version: str) -> None:
+    """Only the files that differ from the version before are written."""
     modules = folder / "modules"
-    modules.mkdir(exist_ok=True)
-    for number in range(200):
-        (modules / f"module{number}.py").write_text(f"x = {number}\n" * 50)
+    if not modules.exists():
+        modules.mkdir(parents=True)
+        for number in range(200):
+            (modules / f"module{number}.txt").write_text(f"x = {number}\n" * 50)
+    for name, text in APPS[app].items():
+        if "VERSION" in text or not (folder / name).exists():
+            (folder / name).write_text(text.replace("VERSION", version))
 
 
 def answered(host: str, port: int, header: str, version: str, path: str = "/") -> None:
@@ -77,8 +114,9 @@ def answered(host: str, port: int, header: str, version: str, path: str = "/") -
 class Docker:
     """Plain docker commands on the folder that `mini eject` has written to."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, app: str) -> None:
         self.folder = folder
+        self.app = app
         self.mark = f"bench-{uuid.uuid4().hex[:8]}"
         client = shutil.which("docker", path="/usr/bin:" + os.environ["PATH"])
         assert client, "no docker command"
@@ -116,9 +154,10 @@ class Docker:
 class Mini:
     """The same by the real command."""
 
-    def __init__(self, platform: MiniPlatform, folder: Path) -> None:
+    def __init__(self, platform: MiniPlatform, folder: Path, app: str) -> None:
         self.platform = platform
         self.folder = folder
+        self.app = app
 
     def redeploy(self, version: str) -> None:
         self.platform.mini("deploy", str(self.folder), APP)
@@ -156,15 +195,14 @@ class Clock:
         return statistics.median(self.seen[name])
 
 
-def measure(runtime: str, rounds: int) -> None:
+def measure(runtime: str, app: str, rounds: int) -> None:
     clock = Clock()
     with tempfile.TemporaryDirectory() as temporary, platform(runtime) as running:
         folder, ejected = Path(temporary) / "app", Path(temporary) / "ejected"
-        folder.mkdir()
-        write(folder, "0")
-        mini = Mini(running, folder)
+        write(folder, app, "0")
+        mini = Mini(running, folder, app)
         mini.redeploy("0")
-        docker = Docker(ejected) if runtime == "docker" else None
+        docker = Docker(ejected, app) if runtime == "docker" else None
         if docker:
             shutil.copytree(folder, ejected)
             running.mini("eject", cwd=ejected)
@@ -175,37 +213,38 @@ def measure(runtime: str, rounds: int) -> None:
         finally:
             if docker:
                 docker.clean()
-    report(runtime, clock, beside=docker is not None)
+    report(f"{runtime} {app}", clock, beside=docker is not None)
 
 
 def one_round(clock: Clock, mini: Mini, docker: Docker | None, version: str, before: str) -> None:
-    write(mini.folder, version)
+    write(mini.folder, mini.app, version)
     clock("mini code-only", lambda: mini.redeploy(version))
     clock("mini unchanged", lambda: mini.redeploy(version))
     clock("mini rollback", lambda: mini.rollback(before))
     mini.redeploy(version)
     if docker:
-        write(docker.folder, version)
+        write(docker.folder, docker.app, version)
         clock("docker code-only", lambda: docker.redeploy(version))
         clock("docker unchanged", lambda: docker.redeploy(version))
         clock("docker rollback", lambda: docker.run(before))
         docker.end()
 
 
-def report(runtime: str, clock: Clock, *, beside: bool) -> None:
+def report(name: str, clock: Clock, *, beside: bool) -> None:
     for what in ("code-only", "unchanged", "rollback"):
         ours = clock.median(f"mini {what}")
-        line = f"{runtime:8} {what:10} mini {ours:5.2f} s"
+        line = f"{name:14} {what:10} mini {ours:5.2f} s"
         if beside:
             raw = clock.median(f"docker {what}")
             line += f"   docker {raw:5.2f} s   ratio {ours / raw:4.2f}   difference {ours - raw:+5.2f} s"
         print(line, flush=True)
 
 
-def main(rounds: int) -> None:
+def main(rounds: int, apps: list[str]) -> None:
     for runtime in ("docker", "process"):
-        measure(runtime, rounds)
+        for app in apps:
+            measure(runtime, app, rounds)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 7)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 7, sys.argv[2:] or list(APPS))

@@ -378,6 +378,7 @@ def test_doctor_tells_the_engine_its_disk_limits_and_images(engine) -> None:
     from mini_docker.checks import Checks
 
     checks = {check.name: check for check in Checks(engine, {})()}
-    assert set(checks) == {"docker", "docker network", "docker disk", "docker limits", "docker base images"}
+    names = {"docker", "docker network", "docker disk", "docker build cache", "docker limits", "docker base images"}
+    assert set(checks) == names
     assert re.search(r"engine \d+\.\d+", checks["docker"].detail)
     assert all(check.hint for check in checks.values() if check.state != "ok")

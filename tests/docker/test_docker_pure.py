@@ -103,8 +103,8 @@ def test_a_status_is_read_with_its_vertexes_output_and_progress() -> None:
             digest="sha256:a",
             name="[build 2/3] RUN é",
             cached=True,
-            started=True,
-            completed=True,
+            started=1795499616.0,
+            completed=1795499617.0,
             error="exit code: 3",
         ),
     )
