@@ -262,26 +262,28 @@ def test_a_disk_that_is_too_full_refuses_with_the_numbers(make_two: Callable[...
     new.reopen(disk_reserve=1 << 60)
     event = restore(new, back_up(old))[-1]
     assert (event.kind, event.code) == ("failed", "disk-full")
-    assert re.search(r"\d+ [GM]B free at .*, \d+ kB are needed for what is restored, .* [GT]B must stay free", event.text)
+    assert re.search(
+        r"\d+ [GM]B free at .*, \d+ kB are needed for what is restored, .* [GT]B must stay free", event.text
+    )
     assert not new.controller.restoring
 
 
 def test_a_store_of_an_older_schema_is_migrated(make_two: Callable[..., Lab], monkeypatch: pytest.MonkeyPatch):
     old, new = make_two(), make_two()
     full(old)
+    fixtures = Path(__file__).parent / "fixtures"
 
     def older(path: Path) -> None:
+        path.unlink()
         with closing(sqlite3.connect(path)) as connection:
-            connection.execute("DROP TABLE cron_runs")
-            connection.execute("PRAGMA user_version = 1")
-            connection.commit()
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            connection.executescript((fixtures / "schema-1.sql").read_text())
+        transfer.key_file(old.paths).write_text((fixtures / "secret.key").read_text())
 
     monkeypatch.setattr("mini_core.engine.backup.settle", older)
-    file = back_up(old)
+    file = back_up(old, images=False)
     assert backups.read_head(file).schema == 1
     assert restore(new, file)[-1].kind == "done"
-    answers(new, "blog", "good morning")
+    assert new.controller.env("blog")["TOKEN"] == "kept across upgrades"
 
 
 def test_one_that_fails_half_way_leaves_the_platform_and_nothing_of_its_own(
