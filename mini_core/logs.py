@@ -104,17 +104,21 @@ class AppLog:
     def _segments(self) -> list[Path]:
         return sorted(self._folder.glob("*.jsonl"))
 
-    def tail(self, count: int, wanted: Callable[[LogLine], bool], since: float = 0.0) -> list[LogLine]:
-        """The last `count` lines that are wanted, oldest first. since: older segments are not read."""
+    def tail(
+        self, count: int, wanted: Callable[[LogLine], bool], since: float = 0.0, *, holding: str = ""
+    ) -> list[LogLine]:
+        """The last `count` lines that are wanted, oldest first. since: older segments are not read. holding: plain
+        ASCII that stands in all of them, so that others need no decoding."""
         with self._added:
-            return self._tail(count, wanted, since)
+            return self._tail(count, wanted, since, holding.encode())
 
-    def _tail(self, count: int, wanted: Callable[[LogLine], bool], since: float) -> list[LogLine]:
+    def _tail(self, count: int, wanted: Callable[[LogLine], bool], since: float, holding: bytes = b"") -> list[LogLine]:
         found: deque[LogLine] = deque()
         for path in reversed(self._segments()):
             if len(found) >= count or (since and path.stat().st_mtime < since):
                 break
-            newest = deque((line for line in read_lines(path) if wanted(line)), maxlen=count - len(found))
+            lines = read_lines(path, holding=holding)
+            newest = deque((line for line in lines if wanted(line)), maxlen=count - len(found))
             found.extendleft(reversed(newest))
         return list(found)
 
@@ -160,13 +164,15 @@ class AppLog:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def read_lines(path: Path, position: int = 0) -> list[LogLine]:
-    """The lines of a segment from a position on; damaged ones are left out."""
+def read_lines(path: Path, position: int = 0, *, holding: bytes = b"") -> list[LogLine]:
+    """The lines of a segment from a position on that hold these bytes; damaged ones are left out."""
     lines = []
     try:
         with path.open("rb") as file:
             file.seek(position)
             for raw in file:
+                if holding not in raw:
+                    continue
                 with contextlib.suppress(msgspec.DecodeError, msgspec.ValidationError):
                     lines.append(decode(LogLine, raw))
     except FileNotFoundError:
@@ -275,9 +281,10 @@ class LogBook:
         for sink in self.sinks:
             sink.put(short)
 
-    def last_of(self, handle: str, instance: str) -> list[LogLine]:
-        """The newest stored lines of an instance, all of one time: from there on its log is to be read."""
-        lines = self.of(handle).tail(200, lambda line: line.instance == instance)
+    def last_of(self, handle: str, instance: str, since: float) -> list[LogLine]:
+        """The newest stored lines of an instance, all of one time: from there on its log is to be read. since: when
+        the instance was made."""
+        lines = self.of(handle).tail(200, lambda line: line.instance == instance, since, holding=instance)
         return [line for line in lines if line.at == lines[-1].at]
 
     def remove(self, handle: str) -> None:

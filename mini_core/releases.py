@@ -181,14 +181,14 @@ def _plugins(parts: Parts) -> dict[str, str]:
 def prune_images(parts: Parts, app: App) -> None:
     """Keeps the newest images that were live, however many releases share one, and what runs; removes the app's
     others."""
-    releases = parts.store.releases.all(app.id)
+    releases = parts.store.releases.with_image(app.id)
     needed = {item.release for item in parts.store.instances.find(app=app.id)} | {app.release}
-    live = dict.fromkeys(item.release.image.ref for item in releases if item.state == "live" and item.image_kept)
+    live = dict.fromkeys(item.release.image.ref for item in releases if item.state == "live")
     keep = {*list(live)[: parts.settings.keep]}
     keep |= {item.release.image.ref for item in releases if item.release.version in needed or item.state == "pending"}
     for item in releases:
         image = item.release.image
-        if not item.image_kept or image.ref in keep:
+        if image.ref in keep:
             continue
         builder = parts.builder_of(image)
         try:

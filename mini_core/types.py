@@ -10,6 +10,7 @@ stored. Values that are stored carry `schema`, raised when a field changes its m
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from enum import IntEnum
@@ -45,11 +46,23 @@ class Secret:
         return hash(self._value)
 
 
+_SCALAR = re.compile(r"(?:(?:str|int|float|bool|bytes|None)(?: \| )?)+")
+"""Annotations of fields that hold nothing to be changed."""
+
+
 class _ValueType(msgspec.StructMeta):
-    """msgspec inherits `frozen`, but wants `kw_only` said at each class."""
+    """msgspec inherits `frozen`, but wants `kw_only` said at each class. _containers: fields that may hold something
+    that can be changed; log lines, of which there are many, have none."""
+
+    _containers: tuple[str, ...] = ()
 
     def __new__(cls, name: str, bases: tuple[type, ...], body: dict[str, Any], **options: Any) -> _ValueType:
-        return super().__new__(cls, name, bases, body, **{"kw_only": True, **options})
+        made = super().__new__(cls, name, bases, body, **{"kw_only": True, **options})
+        kinds: dict[str, object] = {}
+        for base in reversed(made.__mro__):
+            kinds |= getattr(base, "__annotations__", {})
+        made._containers = tuple(name for name in made.__struct_fields__ if not _SCALAR.fullmatch(str(kinds[name])))
+        return made
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -57,7 +70,7 @@ class Value(msgspec.Struct, frozen=True, metaclass=_ValueType):
     """The base of all values: frozen, keyword-only, its mappings and sequences cannot be changed after it is made."""
 
     def __post_init__(self) -> None:
-        for name in self.__struct_fields__:
+        for name in type(self)._containers:
             item = getattr(self, name)
             if isinstance(item, dict):
                 force_setattr(self, name, MappingProxyType(dict(item)))

@@ -71,7 +71,7 @@ class Collector:
                 time.sleep(RETRY)
 
     def _follow(self) -> None:
-        stored = self._parts.book.last_of(self._app.handle, self._item.id)
+        stored = self._parts.book.last_of(self._app.handle, self._item.id, self._item.created_at)
         since = stored[-1].at if stored else 0.0
         known = [line.text for line in stored]
         redact = self._redactors.of(self._app)

@@ -87,15 +87,18 @@ class Journal:
         """Events newer than `after`; with follow, until the deploy has ended."""
         shown: DeployEvent | None = None
         while True:
-            state = self._store.deploys.get(deploy).state
             events = self._store.deploys.events(deploy, after=after)
             for item in events:
                 yield item
                 after = item.seq
                 if item.kind in ENDS:
                     return
-            if not events and (not follow or state in FINISHED or self._closed):
-                return
+            if not events:
+                ended = self._store.deploys.get(deploy).state in FINISHED
+                if ended and self._store.deploys.last_seq(deploy) > after:
+                    continue  # it came with the end, since the look above
+                if ended or not follow or self._closed:
+                    return
             progress = self._progress.get(deploy)
             if follow and progress is not None and progress is not shown:
                 shown = progress

@@ -45,6 +45,11 @@ class Releases:
         """Newest first."""
         return tuple(self._stored(app, row) for row in self._db.find("releases", app=app, order="-version"))
 
+    def with_image(self, app: int) -> tuple[StoredRelease, ...]:
+        """Those whose images were not removed, newest first."""
+        rows = self._db.find("releases", app=app, image_kept=1, order="-version")
+        return tuple(self._stored(app, row) for row in rows)
+
     def live_before(self, app: int, version: int) -> int | None:
         """The version of the newest release before this one that took traffic."""
         rows = self._db.query(

@@ -15,7 +15,7 @@ from mini_core.errors import UsageError
 from mini_core.logs import AppLog, Filter, LogBook, Sink
 from mini_core.redact import Redactor
 from mini_core.testing import until
-from mini_core.types import LogLine, Secret
+from mini_core.types import LogLine, Secret, decode
 from tests.engine.conftest import Lab
 
 
@@ -149,6 +149,22 @@ def test_a_very_long_line_is_cut(tmp_path: Path):
     book.append("blog", [line("x" * 1_000_000)])
     assert len(book.of("blog").tail(1, Filter().compiled())[0].text) < 20_000
     book.close()
+
+
+def test_where_an_instances_log_goes_on_is_found_without_reading_everybody_elses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def line(at: float, instance: str, text: str) -> LogLine:
+        return LogLine(at=at, app="blog", source="app", text=text, instance=instance)
+
+    book, decoded = LogBook(tmp_path, 1 << 16), []
+    book.append("blog", [line(time.time(), "old", f"line {number} of the old one") for number in range(2_000)])
+    monkeypatch.setattr("mini_core.logs.decode", lambda kind, raw: decoded.append(raw) or decode(kind, raw))
+    made = time.time()
+    assert book.last_of("blog", "new", made) == [] and decoded == []
+    book.append("blog", [line(made, "new", "a"), line(made + 1, "new", "b"), line(made + 1, "new", "c")])
+    assert [item.text for item in book.last_of("blog", "new", made)] == ["b", "c"]
+    assert len(decoded) == 3
 
 
 def test_lines_survive_deploys_and_a_controllers_restart_once_each(lab: Lab):

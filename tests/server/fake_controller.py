@@ -235,7 +235,7 @@ class FakeController(Controller):
     def run(self, app: str, request: api.OneOffRequest, actor: str) -> OneOff:
         return LocalCommand(request)
 
-    def start_run(self, app: str, request: api.OneOffRequest, actor: str) -> api.Started:  # noqa: ARG002
+    def start_run(self, app: str, request: api.OneOffRequest, actor: str) -> api.Started:
         return api.Started(name="run.1", id=f"{app}-v1-run-1-0")
 
     def stop_run(self, app: str, name: str, actor: str) -> None:
