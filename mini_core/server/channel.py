@@ -10,10 +10,12 @@ from __future__ import annotations
 import copy
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from waitress import wasyncore
 from waitress.buffers import TempfileBasedBuffer
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser
@@ -129,6 +131,23 @@ def channel_class(allowed: Allowed, folder: Path | None = None, room: Room = lam
                 self.request.close()
 
     return Channel
+
+
+def end_loop(server: Any, thread: threading.Thread) -> None:
+    """Closes all connections of a waitress server, and ends the thread that runs its loop.
+
+    That thread does it, woken by the trigger. The trigger itself is closed last, from here: a loop that is awake may
+    get to its work before the trigger is pulled, and by then the descriptor could be something else's.
+    """
+    trigger = server.trigger
+
+    def close() -> None:
+        server._map.pop(trigger._fileno, None)
+        wasyncore.close_all(server._map, ignore_all=True)
+
+    trigger.pull_trigger(close)
+    thread.join(5)
+    trigger.close()
 
 
 def _key(headers: Mapping[str, str]) -> str:

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 from flask import Flask
-from waitress import wasyncore
 from waitress.server import create_server
 
 from mini_core import __version__, api, disk
@@ -33,7 +32,7 @@ from mini_core.errors import Conflict, MiniError, NotFound
 from mini_core.paths import Paths, find_paths, private_folder
 from mini_core.server import ports, state, streams
 from mini_core.server.app import create_app
-from mini_core.server.channel import Allowed, channel_class
+from mini_core.server.channel import Allowed, channel_class, end_loop
 from mini_core.server.handlers import Shutdown
 from mini_core.server.operation import Call, Operation
 from mini_core.settings import Settings, load_settings
@@ -128,9 +127,8 @@ class Server:
                 channel.cancel()
         for server in servers:
             server.task_dispatcher.shutdown(cancel_pending=True, timeout=1.5 * streams.POLL)
-            server.trigger.pull_trigger(partial(wasyncore.close_all, server._map, ignore_all=True))
-        for thread in self._threads:
-            thread.join(5)
+        for server, thread in zip(servers, self._threads, strict=False):
+            end_loop(server, thread)
         for path in (self._controller.paths.controller_socket, self._controller.paths.admin_socket):
             path.unlink(missing_ok=True)
 

@@ -3,7 +3,7 @@
     python tests/benchmarks/redeploy.py [ROUNDS] [APP ...]
 
 The real command on a real platform with an idle app; rounds are interleaved, medians are printed. The apps are small
-on purpose (flask, node, go: 200 files beside the one that is served), so that most of the time is the platform's.
+on purpose (flask, node, go: 20 files beside the one that is served), so that most of the time is the platform's.
 Compared are:
 
     code-only   a line has changed; until the command has ended, and the new version answers
@@ -87,7 +87,7 @@ def write(folder: Path, app: str, version: str) -> None:
     modules = folder / "modules"
     if not modules.exists():
         modules.mkdir(parents=True)
-        for number in range(200):
+        for number in range(20):
             (modules / f"module{number}.txt").write_text(f"x = {number}\n" * 50)
     for name, text in APPS[app].items():
         if "VERSION" in text or not (folder / name).exists():

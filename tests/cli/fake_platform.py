@@ -16,6 +16,7 @@ from mini_core.errors import Conflict, Denied, NotFound, PlanError
 from mini_core.interfaces import EndpointSpec, Page
 from mini_core.paths import Paths
 from mini_core.server.app import create_app
+from mini_core.server.channel import end_loop
 from mini_core.settings import Settings
 from mini_core.types import Check, Event, Limits, LogLine, Plan, ProcessType, replace
 
@@ -320,6 +321,5 @@ class FakeServer:
         self._thread.start()
 
     def close(self) -> None:
-        self._server.trigger.pull_trigger(self._server.close)  # in the loop's own thread, which wakes for it
-        self._thread.join(5)
+        end_loop(self._server, self._thread)
         self._server.task_dispatcher.shutdown()
