@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from collections.abc import Iterable
 
 from mini_core import hosts
@@ -39,16 +40,21 @@ class Publisher:
         self.acknowledged = 0
 
     def table(self) -> RouteTable:
-        store = self._parts.store
+        """Asks the store the same few questions however many apps there are."""
+        store, domain = self._parts.store, self._parts.settings.domain
         with store.transaction():
             routes: list[Route] = []
+            domains, instances = store.apps.all_domains(), defaultdict[int, list[Instance]](list)
+            for item in store.instances.find(routed=1):
+                instances[item.app].append(item)
             for app in store.apps.all():
                 if app.state != "new":
-                    routes += routes_of(app, self._parts.hosts(app), store.instances.find(app=app.id, routed=1))
+                    names = hosts.app_hosts(app.name, domain, domains.get(app.id, ()))
+                    routes += routes_of(app, names, instances[app.id])
             return RouteTable(
                 generation=store.meta.generation,
                 routes=tuple(routes),
-                hosts=hosts.platform_hosts(self._parts.settings.domain),
+                hosts=hosts.platform_hosts(domain),
                 controller=self._parts.router_settings.controller,
             )
 

@@ -86,6 +86,13 @@ class Apps:
     def domains(self, app: int) -> tuple[str, ...]:
         return tuple(row["domain"] for row in self._db.find("domains", app=app, order="domain"))
 
+    def all_domains(self) -> dict[int, tuple[str, ...]]:
+        """By their apps; those without any are left out."""
+        found: dict[int, tuple[str, ...]] = {}
+        for row in self._db.find("domains", order="domain"):
+            found[row["app"]] = (*found.get(row["app"], ()), row["domain"])
+        return found
+
     def add_domain(self, app: int, domain: str) -> None:
         """Raises Conflict where another app has it; again for the same app is no change."""
         with self._db.transaction():

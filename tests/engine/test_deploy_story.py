@@ -9,7 +9,9 @@ import pytest
 
 from mini_core import api
 from mini_core.engine import requests
+from mini_core.engine.routing import Publisher
 from mini_core.errors import Conflict, NotFound, UsageError
+from mini_core.store.database import Database
 from mini_core.testing import free_port, until
 from tests.engine.conftest import Lab
 
@@ -302,6 +304,24 @@ def test_a_router_with_https_is_named_only_where_it_is_installed(lab: Lab):
     parts = replace(lab.controller._parts, https_routers=("caddy",))
     info = requests.domain_info(parts, "example.com", "http://192.0.2.7:18080", default=False)
     assert info.note == "No HTTPS with this router: mini up --router caddy"
+
+
+def test_the_table_routes_every_host_to_its_own_app_and_asks_no_more_for_more_apps(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+):
+    for app in ("blog", "shop", "wiki"):
+        lab.deploy(app, web=["serve", app])
+        lab.controller.add_domain(app, f"{app}.example.org", "me", "")
+    asked, find = [], Database.find
+    monkeypatch.setattr(Database, "find", lambda self, table, **more: asked.append(table) or find(self, table, **more))
+    table = Publisher(lab.controller._parts).table()
+    assert sorted(set(asked)) == ["apps", "domains", "instances"] and len(asked) == 3
+    for app in ("blog", "shop", "wiki"):
+        owner = lab.store.apps.get(app)
+        (instance,) = lab.store.instances.find(app=owner.id)
+        routed = {route.host: route.targets for route in table.routes if route.app == app}
+        assert routed.keys() == {f"{app}.localhost", f"{app}.nip.io", f"{app}.example.org"}
+        assert all([target.instance for target in targets] == [instance.id] for targets in routed.values())
 
 
 def test_domains_are_routed_and_belong_to_one_app(lab: Lab):
