@@ -74,6 +74,8 @@ class WorkerHandle:
             if not call.done():
                 call.set_exception(WorkerGone(f"worker {self.pid} is gone"))
         writer.close()
+        with contextlib.suppress(OSError):  # how the link ended is known; asyncio reports it unless it is asked for
+            await writer.wait_closed()
 
     def _heard(self, message: Message) -> None:
         self.heard_at = time.monotonic()
