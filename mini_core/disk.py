@@ -8,6 +8,7 @@ import sqlite3
 from pathlib import Path
 
 from mini_core.errors import Unavailable
+from mini_core.quantities import size
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _HINT = "Free some space (mini doctor shows what is used)"
@@ -18,9 +19,9 @@ def check(folder: Path, reserve: int, coming: int = 0, what: str = "") -> None:
     numbers."""
     free = shutil.disk_usage(folder).free
     if free - coming < reserve:
-        needed = f", {in_words(coming)} are needed for {what}" if coming else ""
+        needed = f", {size(coming)} are needed for {what}" if coming else ""
         raise Unavailable(
-            f"The disk is nearly full: {in_words(free)} free at {folder}{needed}, {in_words(reserve)} must stay free.",
+            f"The disk is nearly full: {size(free)} free at {folder}{needed}, {size(reserve)} must stay free.",
             hint=f"{_HINT}, or lower disk_reserve in server.toml.",
             code="disk-full",
         )
@@ -35,13 +36,3 @@ def full(error: BaseException) -> Unavailable | None:
             return Unavailable("The disk is full.", hint=f"{_HINT}.", code="disk-full")
         cause = cause.__cause__ or cause.__context__
     return None
-
-
-def in_words(count: int) -> str:
-    """Bytes: "512 MB", "1.5 GB"."""
-    number = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.0f} {unit}" if number >= 10 or unit == "B" else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:.1f} TB"

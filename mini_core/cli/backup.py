@@ -12,8 +12,9 @@ import click
 from mini_core import api
 from mini_core.cli.base import COMMON, options, pass_context
 from mini_core.cli.context import Context
-from mini_core.cli.output import plural, size
+from mini_core.cli.output import plural
 from mini_core.errors import MiniError, UsageError
+from mini_core.quantities import size
 
 
 @click.command()

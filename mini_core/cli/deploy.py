@@ -16,10 +16,11 @@ from mini_core.archive import COMPRESSION, LIGHT_COMPRESSION, PackResult, Progre
 from mini_core.cli import params
 from mini_core.cli.base import APP, HOST, JSON, YES, options, pass_context
 from mini_core.cli.context import Context, check_app
-from mini_core.cli.output import plural, size
+from mini_core.cli.output import plural
 from mini_core.cli.view import Lines, follow
 from mini_core.client.http import segment
 from mini_core.errors import SourceError, UsageError
+from mini_core.quantities import size
 from mini_core.types import replace, to_data
 
 

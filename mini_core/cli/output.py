@@ -6,16 +6,6 @@ import time
 from collections.abc import Iterable, Sequence
 
 
-def size(count: int) -> str:
-    """118 kB, 1.5 MB: powers of 1000."""
-    number = float(count)
-    for unit in ("bytes", "kB", "MB", "GB", "TB"):
-        if number < 999.5 or unit == "TB":
-            return f"{number:.0f} {unit}" if unit == "bytes" or number >= 10 else f"{number:.1f} {unit}"
-        number /= 1000
-    raise AssertionError
-
-
 def memory(count: int) -> str:
     """512 MB, 1.5 GB: powers of 1024, as limits are given."""
     megabytes = count / 1024 / 1024

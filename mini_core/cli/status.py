@@ -9,8 +9,9 @@ import click
 from mini_core import api
 from mini_core.cli.base import on_server, pass_context
 from mini_core.cli.context import Context
-from mini_core.cli.output import age, moment, plural, size, table
+from mini_core.cli.output import age, moment, plural, table
 from mini_core.errors import Denied, Unavailable
+from mini_core.quantities import size
 from mini_core.types import Check
 
 MARKS = {"ok": ("ok", "green"), "warning": ("warning", "yellow"), "error": ("error", "red"), "skipped": ("skipped", "")}

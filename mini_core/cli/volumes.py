@@ -9,9 +9,10 @@ import click
 from mini_core import api
 from mini_core.cli.base import YES, DefaultGroup, on_app, options, pass_context
 from mini_core.cli.context import Context
-from mini_core.cli.output import size, table
+from mini_core.cli.output import table
 from mini_core.cli.view import follow
 from mini_core.client.http import segment
+from mini_core.quantities import size
 
 _detach = click.option("--detach", is_flag=True, help="Do not wait for the end.")
 

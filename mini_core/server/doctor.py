@@ -17,9 +17,9 @@ import msgspec
 
 from mini_core import api
 from mini_core.controller import Controller
-from mini_core.disk import in_words
 from mini_core.errors import MiniError
 from mini_core.paths import Paths
+from mini_core.quantities import size
 from mini_core.server import ports, state
 from mini_core.settings import Settings, load_settings
 from mini_core.types import Check
@@ -96,7 +96,7 @@ def stopped(paths: Paths) -> Iterator[Check]:
 
 def disk(folder: Path, reserve: int) -> Iterator[Check]:
     usage = shutil.disk_usage(folder)
-    detail = f"{in_words(usage.free)} free of {in_words(usage.total)}, {in_words(reserve)} must stay free"
+    detail = f"{size(usage.free)} free of {size(usage.total)}, {size(reserve)} must stay free"
     found = "error" if usage.free < reserve else "warning" if usage.free < 2 * reserve else "ok"
     hint = "Free some space, or lower disk_reserve in server.toml" if found != "ok" else ""
     yield Check(name="disk", state=found, detail=detail, hint=hint)  # type: ignore[arg-type]  # one of three words

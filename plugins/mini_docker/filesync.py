@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 
 from mini_docker.context import Entry
 from mini_docker.protobuf import encode, known
-from mini_docker.rpc import Failed
+from mini_docker.rpc import UNKNOWN, Failed
 
 _STAT, _REQUEST, _DATA, _END, _ERROR = range(5)
 
@@ -40,7 +40,7 @@ def send(entries: Sequence[Entry], messages: Iterator[bytes]) -> Iterator[bytes]
             yield encode({1: _END})
             return
         elif kind == _ERROR:
-            raise Failed(2, texts.get(4, b"").decode("utf-8", "replace"))
+            raise Failed(UNKNOWN, texts.get(4, b"").decode("utf-8", "replace"))
 
 
 def _content(entry: Entry, number: int) -> Iterator[bytes]:

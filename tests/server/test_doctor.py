@@ -12,8 +12,8 @@ import pytest
 from server_kit import Platform
 
 from mini_core import api
-from mini_core.disk import in_words
 from mini_core.paths import Paths
+from mini_core.quantities import size
 from mini_core.server import doctor, ports, state
 from mini_core.settings import Settings
 from mini_core.types import Check
@@ -124,6 +124,8 @@ def test_the_api_merges_the_cores_checks_with_those_of_the_controller(platform: 
     assert found["router"] == "error"  # the fake has none
 
 
-@pytest.mark.parametrize(("count", "words"), [(5, "5 B"), (1_500_000_000, "1.5 GB"), (512_000_000, "512 MB")])
+@pytest.mark.parametrize(
+    ("count", "words"), [(5, "5 bytes"), (1_500_000_000, "1.5 GB"), (512_000_000, "512 MB"), (999_700_000, "1.0 GB")]
+)
 def test_sizes_are_in_words(count: int, words: str) -> None:
-    assert in_words(count) == words
+    assert size(count) == words
