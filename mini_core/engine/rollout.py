@@ -11,7 +11,7 @@ from mini_core.engine.parts import Parts
 from mini_core.engine.specs import new_instance, processes_of, spec_of
 from mini_core.interfaces import Job
 from mini_core.store.records import App, Instance, StoredRelease
-from mini_core.types import Endpoint, InstanceSpec, Value
+from mini_core.types import InstanceSpec, Value
 
 AT_ONCE = 4
 """Instances that are started side by side."""
@@ -109,7 +109,3 @@ def wait_healthy(
 def cannot_overlap(parts: Parts, old: tuple[Instance, ...]) -> bool:
     """Whether old instances hold a port that new ones would want too: they ignore PORT, and share the machine's."""
     return "side-by-side-ports" not in parts.runtime.abilities and any(item.found for item in old)
-
-
-def addresses(team: Team) -> tuple[Endpoint, ...]:
-    return tuple(item.endpoint for item in (*team.new, *team.kept) if item.endpoint)

@@ -54,10 +54,6 @@ class Apps:
             raise NotFound("The app is gone.", code="no-app")
         return _app(row)
 
-    def by_handle(self, handle: str) -> App | None:
-        row = self._db.one("apps", handle=handle)
-        return _app(row) if row else None
-
     def all(self, *, destroying: bool = False) -> tuple[App, ...]:
         rows = self._db.find("apps", order="name")
         return tuple(_app(row) for row in rows if destroying or row["state"] != "destroying")

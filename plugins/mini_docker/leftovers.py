@@ -56,7 +56,6 @@ class Record(Value):
     parents: tuple[str, ...]
     kind: str
     description: str
-    in_use: bool
     shared: bool
     size: int
     created: float
@@ -180,7 +179,6 @@ def _record(item: Mapping[str, Any]) -> Record:
         parents=_parents(item),
         kind=str(item.get("Type") or "regular"),
         description=str(item.get("Description") or ""),
-        in_use=bool(item.get("InUse")),
         shared=bool(item.get("Shared")),
         size=int(item.get("Size") or 0),
         created=created,

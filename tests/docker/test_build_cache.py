@@ -26,7 +26,7 @@ NOW = 1_700_000_000.0
 
 
 def record(name: str, description: str, created: float, **fields: Any) -> Record:
-    facts = {"kind": "regular", "parents": (), "in_use": False, "shared": False, "size": 10, "used": created, **fields}
+    facts = {"kind": "regular", "parents": (), "shared": False, "size": 10, "used": created, **fields}
     facts["used"] += NOW
     return Record(id=name, description=description, created=NOW + created, **facts)
 
