@@ -108,7 +108,8 @@ def _wrong(platform: MiniPlatform) -> list[str]:
     containers = _docker(platform, "ps", "-a", "--format", "{{.Names}}")
     wrong += [f"container {name} is nobody's" for name in containers - instances.keys()]
     wrong += [f"container {name} is missing" for name in instances.keys() - containers]
-    wrong += [f"container {name} would not be restarted by the engine" for name in containers if _policy(name) == "no"]
+    unkept = [name for name in containers if _policy(name) in ("no", "")]
+    wrong += [f"container {name} would not be restarted by the engine" for name in unkept]
     releases = adminclient.call(admin(platform), "GET", f"/v1/apps/{APP}/releases")
     images = {item["image"] for item in releases if item["image_kept"]}
     wrong += [
@@ -134,8 +135,9 @@ def _docker(platform: MiniPlatform, *command: str) -> set[str]:
 
 
 def _policy(container: str) -> str:
+    """Empty where the container went away since it was listed."""
     asked = ["docker", "inspect", "--format", "{{.HostConfig.RestartPolicy.Name}}", container]
-    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
 
 
 # --- the router

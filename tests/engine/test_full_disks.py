@@ -43,7 +43,7 @@ def test_other_errors_stay_what_they_are():
 
 def test_what_will_be_written_counts(tmp_path: Path):
     disk.check(tmp_path, 0, 1)
-    with pytest.raises(Unavailable, match=r"free at .*, 1152921\.5 TB are needed for the source, 5 B must stay free"):
+    with pytest.raises(Unavailable, match=r"free at .*, 1152922 TB are needed for the source, 5 bytes must stay free"):
         disk.check(tmp_path, 5, 1 << 60, "the source")
 
 
@@ -69,6 +69,6 @@ def test_an_archive_stops_before_it_takes_what_must_stay_free(lab: Lab, monkeypa
     failed = lab.send(web=["serve", "a longer text than there is room for"])
     ended = lab.ended(failed)
     assert ended.failure and ended.failure.code == "disk-full"
-    assert "20 B free" in ended.failure.message
+    assert "20 bytes free" in ended.failure.message
     assert not list((lab.paths.data / "work").iterdir())
     assert lab.get() == (200, "hello")
