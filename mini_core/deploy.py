@@ -173,6 +173,7 @@ class Pipeline:
             limits=manifest.limits,
             volumes=manifest.volumes,
             strategy=manifest.strategy,
+            idle=manifest.idle,
             formation=planned.formation,
         )
         added = self.store.apps.volumes(self.app.id)

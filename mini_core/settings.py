@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from mini_core.errors import ConfigError
+from mini_core.quantities import parse_duration, parse_size
 from mini_core.types import Limits, Value, from_data
 
 
@@ -23,7 +24,7 @@ class Settings(Value):
     that open requests get when an instance goes. grace: seconds from SIGTERM to SIGKILL. upload: the largest source
     archive, in bytes; unpacked: after unpacking, in bytes; files: entries in it. log_size: bytes of stored log
     lines per app. disk_reserve: bytes that must stay free. idle: seconds without a request after which an app
-    sleeps (0: never).
+    sleeps whose mini.toml says nothing about that (0: never). In the file, seconds may be "30m" and bytes "1g".
     """
 
     domain: str = "localhost"
@@ -50,6 +51,10 @@ class Settings(Value):
     plugins: Mapping[str, Mapping[str, Any]] = {}
 
 
+_SECONDS = ("drain", "grace", "idle")
+_BYTES = ("upload", "unpacked", "log_size", "disk_reserve")
+
+
 def load_settings(path: Path, overrides: Mapping[str, Any] | None = None) -> Settings:
     """Settings from the file, where there is one, and the flags that were given. Raises ConfigError."""
     data: dict[str, Any] = {}
@@ -74,9 +79,33 @@ def _checked(path: Path, data: dict[str, Any]) -> Settings:
         if key not in known:
             raise ConfigError(f"{path}: {key}: unknown setting", hint=f"Known: {', '.join(sorted(known))}.")
     try:
-        return from_data(Settings, data)
+        return from_data(Settings, _in_numbers(path, data))
     except msgspec.ValidationError as error:
         message, _, where = str(error).partition(" - at `$.")
         name = where.rstrip("`")
         wrong = f"{name + ': ' if name else ''}{message[0].lower()}{message[1:]}"
         raise ConfigError(f"{path}: {wrong}", hint="Correct the line, or take it out for the default.") from None
+
+
+def _in_numbers(path: Path, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Durations and sizes may be written as people do."""
+    found = dict(data)
+    for key in _SECONDS:
+        found |= _number(path, key, key, data, parse_duration, 'seconds, or a string such as "30m"')
+    for key in _BYTES:
+        found |= _number(path, key, key, data, parse_size, 'bytes, or a string such as "1g"')
+    if isinstance(limits := data.get("limits"), dict):
+        memory = _number(path, "limits.memory", "memory", limits, parse_size, 'bytes, or a string such as "512m"')
+        found["limits"] = limits | memory
+    return found
+
+
+def _number(
+    path: Path, where: str, key: str, data: Mapping[str, Any], parse: Callable[[str], float | None], expected: str
+) -> dict[str, float]:
+    if not isinstance(item := data.get(key), str):
+        return {}
+    number = parse(item)
+    if number is None:
+        raise ConfigError(f'{path}: {where}: expected {expected}, got "{item}"')
+    return {key: number}

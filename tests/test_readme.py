@@ -46,7 +46,7 @@ def test_its_mini_toml_is_valid_and_uses_every_section():
     manifest = read_manifest(MemorySource({"mini.toml": text.encode(), "services/blog/app.py": b""}))
     assert manifest.app == "blog"
     assert set(tomllib.loads(text)) == {
-        "app", "path", "build", "processes", "env", "health", "limits", "volumes", "deploy", "cron"
+        "app", "path", "idle", "build", "processes", "env", "health", "limits", "volumes", "deploy", "cron"
     }  # fmt: skip
 
 
@@ -55,6 +55,7 @@ def test_its_server_toml_is_valid(tmp_path: Path):
     file.write_text(blocks("toml")[1])
     settings = load_settings(file)
     assert settings.domain == "example.com"
+    assert (settings.disk_reserve, settings.limits.memory) == (1024**3, 512 * 1024**2)
     assert settings.plugins["drains"] == {"syslog": "udp://logs.example.com:514"}
 
 

@@ -17,7 +17,7 @@ from mini_core.engine.parts import Parts
 from mini_core.engine.specs import new_instance, spec_of
 from mini_core.errors import MiniError
 from mini_core.manifest import CronJob, shell
-from mini_core.store.records import App, StoredRelease
+from mini_core.store.records import App
 
 log = logging.getLogger(__name__)
 
@@ -74,13 +74,12 @@ class Cron:
         for app in self._store.apps.all():
             if app.release is None or app.state != "running":
                 continue
-            stored = self._store.releases.get(app.id, app.release)
-            for entry in stored.extras.cron:
+            for entry in self._store.releases.extras(app.id, app.release).cron:
                 begun = min(app.deployed_at or 0.0, looked.get((app.id, entry.name), math.inf))
                 self._looked[app.id, entry.name] = self._clock()
-                self._check_entry(app, stored, entry, begun)
+                self._check_entry(app, app.release, entry, begun)
 
-    def _check_entry(self, app: App, stored: StoredRelease, entry: CronJob, begun: float) -> None:
+    def _check_entry(self, app: App, release: int, entry: CronJob, begun: float) -> None:
         """begun: since when its slots count. A deploy between a slot and the next look does not swallow it."""
         since = max(self._store.cron.last(app.id, entry.name) or 0.0, begun)
         slot = due(entry.schedule, since, self._clock())
@@ -91,6 +90,7 @@ class Cron:
                 data = {"entry": entry.name, "reason": "the run before is still going"}
                 self._store.events.add("cron.skipped", "platform", app.name, data)
             return
+        stored = self._store.releases.get(app.id, release)
         with self._store.transaction():
             item = new_instance(self._parts, app, stored, entry.name, 1, "cron", command=entry.command)
             if not self._store.cron.take(app.id, entry.name, slot, item.id):

@@ -41,18 +41,28 @@ class Sleeper:
 
     def check(self) -> None:
         """Puts to sleep what had no request for long enough."""
-        idle = self._parts.settings.idle
-        if idle <= 0 or time.monotonic() < self._due:
+        if time.monotonic() < self._due:
             return
-        self._due = time.monotonic() + min(CHECK_EVERY, idle)
+        found = [(app, idle) for app in self._store.apps.all() if (idle := self._idle(app)) > 0]
+        limits = (CHECK_EVERY, self._parts.settings.idle, *(idle for _, idle in found))
+        self._due = time.monotonic() + min(limit for limit in limits if limit > 0)
+        if not found:
+            return
         try:
             activity = self._parts.router.activity()
         except MiniError:
             return
-        for app in self._store.apps.all():
+        for app, idle in found:
             last = max(activity.get(app.name, 0.0), app.deployed_at or 0.0, self._woken.get(app.id, self._began))
             if self._may_sleep(app) and time.time() - last > idle:
                 self.put_to_sleep(app)
+
+    def _idle(self, app: App) -> float:
+        """Seconds without a request after which the app sleeps: what its release says, else what the server says."""
+        if app.release is None or app.state != "running" or app.asleep:
+            return 0.0
+        own = self._store.releases.extras(app.id, app.release).idle
+        return self._parts.settings.idle if own is None else own
 
     def _may_sleep(self, app: App) -> bool:
         busy = app.state != "running" or app.asleep or app.maintenance or self._store.deploys.unfinished(app.id)

@@ -109,6 +109,7 @@ def _overlay(root: Manifest, own: Manifest) -> Manifest:
         cron=_by_name(root.cron, own.cron),
         volumes=_by_name(root.volumes, own.volumes),
         strategy=own.strategy or root.strategy,
+        idle=root.idle if own.idle is None else own.idle,
         plugins={**root.plugins, **own.plugins},
     )
 

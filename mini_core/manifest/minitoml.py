@@ -2,6 +2,7 @@
 
 app = "blog"                    # name of the app
 path = "backend"                # the app's folder, for a monorepo
+idle = "30m"                    # sleeps after that long without a request; 0 is never; without it the server decides
 
 [build]
 buildpack = "python"            # instead of detecting
@@ -82,6 +83,7 @@ def parse_mini_toml(text: str, file: str = MINI_TOML) -> Manifest:
         cron=_cron(table.table("cron")),
         volumes=_volumes(table.table("volumes")),
         strategy=_strategy(table.table("deploy")),
+        idle=table.seconds("idle", zero=True),
         apps=_apps(table.table("apps"), file),
         plugins={name: dict(item.data) for name, item in table.table("plugins").tables().items()},
     )

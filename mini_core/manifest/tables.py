@@ -60,12 +60,13 @@ class Table:
             raise self.wrong(key, "a number above 0")
         return float(item)
 
-    def seconds(self, key: str) -> float | None:
+    def seconds(self, key: str, *, zero: bool = False) -> float | None:
         item = self.get(key)
         if item is None:
             return None
-        seconds = parse_duration(str(item)) if isinstance(item, int | float | str) and item is not True else None
-        if not seconds:
+        known = isinstance(item, int | float | str) and not isinstance(item, bool)
+        seconds = parse_duration(str(item)) if known else None
+        if seconds is None or not (seconds or zero):
             raise self.wrong(key, 'seconds, or a string such as "90s"')
         return seconds
 

@@ -50,7 +50,7 @@ class Manifest(Value):
     """All that the repository's files ask for. Mappings are empty, strings "" where they say nothing.
 
     processes: shell lines of mini.toml's `[processes]`, "" for a type to leave out. procfile: the Procfile's.
-    buildpacks: as app.json names them.
+    buildpacks: as app.json names them. idle: seconds without a request after which the app sleeps, 0 for never.
     """
 
     app: str = ""
@@ -63,6 +63,7 @@ class Manifest(Value):
     cron: tuple[CronJob, ...] = ()
     volumes: tuple[Volume, ...] = ()
     strategy: Strategy | None = None
+    idle: float | None = None
     apps: tuple[MonorepoApp, ...] = ()
     plugins: Mapping[str, Mapping[str, Any]] = {}
     procfile: tuple[ProcessType, ...] = ()

@@ -45,6 +45,7 @@ class Extras(Value):
     limits: Mapping[str, Limits] = {}
     volumes: tuple[Volume, ...] = ()
     strategy: Strategy | None = None
+    idle: float | None = None
     formation: Mapping[str, int] = {}
 
 

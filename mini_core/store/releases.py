@@ -41,6 +41,13 @@ class Releases:
             raise NotFound(f"There is no release v{version}.", hint="mini releases lists them.", code="no-release")
         return self._stored(app, row)
 
+    def extras(self, app: int, version: int) -> Extras:
+        """Of a release, without what is encrypted in it; none where there is no such release."""
+        rows = self._db.query(
+            "SELECT extras FROM releases WHERE app = :app AND version = :version", app=app, version=version
+        )
+        return decode(Extras, rows[0]["extras"]) if rows else Extras()
+
     def all(self, app: int) -> tuple[StoredRelease, ...]:
         """Newest first."""
         return tuple(self._stored(app, row) for row in self._db.find("releases", app=app, order="-version"))

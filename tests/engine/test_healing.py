@@ -249,6 +249,18 @@ def test_an_idle_app_sleeps_and_the_next_request_wakes_it_once(make_lab: Callabl
     lab.at_rest()
 
 
+def test_an_app_says_itself_whether_it_sleeps(make_lab: Callable[..., Lab]):
+    lab = make_lab(idle=0.3)
+    lab.deploy("kept", web=["serve", "kept"], **{"file_mini.toml": "idle = 0\n"})
+    lab.deploy("slow", web=["serve", "slow"], **{"file_mini.toml": 'idle = "1h"\n'})
+    lab.deploy("blog", web=["serve", "hello"])
+    until(lambda: lab.get() == (503, "asleep"), what="sleep")
+    assert (lab.get("kept"), lab.get("slow")) == ((200, "kept"), (200, "slow"))
+    lab.deploy("slow", web=["serve", "slow"], **{"file_mini.toml": "idle = 0.2\n"})
+    until(lambda: lab.get("slow") == (503, "asleep"), what="sleep of the other")
+    assert lab.get("kept") == (200, "kept")
+
+
 def test_an_app_that_does_not_wake_says_why_and_is_not_started_by_every_request(lab: Lab):
     lab.deploy(web=["serve", "hello"])
     lab.controller._engine.sleeper.put_to_sleep(lab.store.apps.get("blog"))

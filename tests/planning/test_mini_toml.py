@@ -25,6 +25,7 @@ WRONG = [
     ("[health]\npath = 'x'", 'health.path: expected a path that begins with "/", got "x"'),
     ("[health]\ntimeout = 'soon'", "health.timeout: expected seconds"),
     ("[health]\ntimeout = true", "health.timeout: expected seconds"),
+    ("idle = false", 'idle: expected seconds, or a string such as "90s", got false'),
     ("[limits]\nmemory = 'much'", 'limits.memory: expected a size such as "512m" or "1g", got "much"'),
     ("[limits]\ncpu = 0", "limits.cpu: expected a number above 0, got 0"),
     ("[limits.web]\nram = '1g'", "limits.web.ram: unknown key"),
@@ -56,7 +57,7 @@ def test_an_error_names_the_path_and_what_was_expected(text: str, message: str) 
 
 def test_the_documented_example_is_valid_and_means_what_it_says() -> None:
     manifest = parse_mini_toml((minitoml.__doc__ or "").partition("\n\n")[2])
-    assert (manifest.app, manifest.path) == ("blog", "backend")
+    assert (manifest.app, manifest.path, manifest.idle) == ("blog", "backend", 1800.0)
     assert manifest.build.buildpack == "python"
     assert manifest.build.packages == ("ffmpeg",)
     assert dict(manifest.build.env) == {"PYTHON_VERSION": "3.12"}
@@ -77,6 +78,10 @@ def test_the_documented_example_is_valid_and_means_what_it_says() -> None:
     assert manifest.strategy == "recreate"
     assert manifest.apps[0].watch == ("shared/**",)
     assert dict(manifest.plugins["NAME"]) == {}
+
+
+def test_an_app_may_be_kept_awake() -> None:
+    assert (parse_mini_toml("idle = 0").idle, parse_mini_toml("").idle) == (0.0, None)
 
 
 def test_a_file_that_is_not_there_asks_for_nothing() -> None:

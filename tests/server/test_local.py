@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from server_kit import Client, alive
 
-from mini_core.errors import Conflict, MiniError, Unavailable
+from mini_core.errors import ConfigError, Conflict, MiniError, Unavailable
 from mini_core.paths import Paths
 from mini_core.server import daemon, local, ports, state
 from mini_core.types import replace
@@ -241,6 +241,31 @@ def test_server_toml_is_stronger_than_the_flags_of_the_last_start(paths: Paths) 
     assert daemon.choose(paths, {}).domain == "file.test"
     assert daemon.choose(paths, {}).port == 4000
     assert daemon.choose(paths, {"domain": "now.test"}).domain == "now.test"
+
+
+def test_its_durations_and_sizes_may_be_written_as_people_do(paths: Paths) -> None:
+    paths.settings.parent.mkdir(parents=True)
+    paths.settings.write_text('idle = "30m"\ngrace = 5\ndisk_reserve = "1.5g"\n[limits]\nmemory = "1g"\ncpu = 2\n')
+    settings = daemon.choose(paths, {})
+    assert (settings.idle, settings.grace, settings.disk_reserve) == (1800.0, 5.0, 3 * 1024**3 // 2)
+    assert (settings.limits.memory, settings.limits.cpu) == (1024**3, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('idle = "soon"', 'idle: expected seconds, or a string such as "30m", got "soon"'),
+        ('upload = "much"', 'upload: expected bytes, or a string such as "1g", got "much"'),
+        ('[limits]\nmemory = "much"', 'limits.memory: expected bytes, or a string such as "512m", got "much"'),
+        ("limits = 3", "limits: expected"),
+    ],
+)
+def test_what_is_wrong_in_it_is_named(paths: Paths, text: str, message: str) -> None:
+    paths.settings.parent.mkdir(parents=True)
+    paths.settings.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        daemon.choose(paths, {})
+    assert caught.value.message.startswith(f"{paths.settings}: {message}")
 
 
 def test_the_first_free_port_is_taken() -> None:
