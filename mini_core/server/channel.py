@@ -136,13 +136,15 @@ def channel_class(allowed: Allowed, folder: Path | None = None, room: Room = lam
 def end_loop(server: Any, thread: threading.Thread) -> None:
     """Closes all connections of a waitress server, and ends the thread that runs its loop.
 
-    That thread does it, woken by the trigger. The trigger itself is closed last, from here: a loop that is awake may
-    get to its work before the trigger is pulled, and by then the descriptor could be something else's.
+    That thread does it, woken by the trigger. The trigger itself, which the server would close, is closed last, from
+    here: a loop that is awake may get to its work before the trigger is pulled, and by then the descriptor could be
+    something else's.
     """
     trigger = server.trigger
 
     def close() -> None:
         server._map.pop(trigger._fileno, None)
+        wasyncore.dispatcher.close(server)
         wasyncore.close_all(server._map, ignore_all=True)
 
     trigger.pull_trigger(close)
