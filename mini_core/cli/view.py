@@ -15,8 +15,9 @@ import click
 
 from mini_core import api
 from mini_core.cli.context import Context, colours, without_stop
-from mini_core.client.follow import follow_deploy
+from mini_core.client.follow import LAST, follow_deploy
 from mini_core.client.http import segment
+from mini_core.types import from_data
 
 INDENT = "      "
 SILENT = ("maintenance", "stopped")
@@ -183,16 +184,17 @@ def follow(
     client = context.client()
     app = client.get(f"/v1/apps/{segment(info.app)}", api.AppInfo)
     view = DeployView(context, info.app, numbered=numbered, thing=_thing(context, app))
+    ended = info
     try:
         for event in follow_deploy(client, info.id, say=view.lines.passing, after=after):
             view.event(event)
+            ended = from_data(api.DeployInfo, event.data) if event.kind in LAST else ended
     except KeyboardInterrupt:
         view.close()
         context.info(f"Deploy {info.id} goes on. Follow: mini deploys attach {info.id}")
         raise click.exceptions.Exit(130) from None
     finally:
         view.close()
-    ended = client.get(f"/v1/deploys/{info.id}", api.DeployInfo)
     if context.json:
         context.document(ended)
     if ended.state in ("failed", "cancelled"):

@@ -18,7 +18,7 @@ from mini_core.paths import Paths
 from mini_core.server.app import create_app
 from mini_core.server.channel import end_loop
 from mini_core.settings import Settings
-from mini_core.types import Check, Event, Limits, LogLine, Plan, ProcessType, replace
+from mini_core.types import Check, Event, Limits, LogLine, Plan, ProcessType, replace, to_data
 
 KEY = "mini_right"
 Script = Callable[["FakeController", int], Iterator[api.DeployEvent]]
@@ -206,8 +206,13 @@ class FakeController(Controller):
     def deploy_events(self, deploy: int, *, after: int = 0, follow: bool = True) -> Iterator[api.DeployEvent]:
         job = self.jobs[deploy]
         url = f"http://{job.app}.localhost:8080"
-        yield from self.script(self, after)
-        self.jobs[deploy] = replace(job, **{"finished_at": time.time(), "url": url, **self.outcome})
+        ended = replace(job, **{"finished_at": time.time(), "url": url, **self.outcome})
+        for event in self.script(self, after):
+            if event.kind in ("done", "failed", "cancelled"):
+                self.jobs[deploy] = ended
+                event = replace(event, data=to_data(ended))
+            yield event
+        self.jobs[deploy] = ended
 
     def cancel_deploy(self, deploy: int, actor: str) -> api.DeployInfo:
         return self.deploy_info(deploy)

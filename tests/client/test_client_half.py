@@ -23,7 +23,7 @@ import pytest
 from mini_core import api
 from mini_core.client.address import parse_address
 from mini_core.client.http import Client
-from mini_core.types import encode, replace
+from mini_core.types import encode, replace, to_data
 
 UNIX_ONLY = ("fcntl", "grp", "pwd", "resource", "termios", "tty")
 SERVER_ONLY = ("dataset", "docker", "flask", "mini_core.controller", "mini_core.engine", "mini_core.server", "waitress")
@@ -62,11 +62,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif self.path.startswith("/v1/deploys/1/events"):
             events = [
                 api.DeployEvent(seq=1, at=1.0, kind="output", text="a tool's own line"),
-                api.DeployEvent(seq=2, at=2.0, kind="done", text="done"),
+                api.DeployEvent(seq=2, at=2.0, kind="done", data=to_data(replace(DEPLOY, state="done", step="done"))),
             ]
             self._answer(200, b"\n".join(encode(event) for event in events) + b"\n", "application/x-ndjson")
-        elif self.path == "/v1/deploys/1":
-            self._answer(200, encode(replace(DEPLOY, state="done", step="done")))
         elif self.path == "/v1/status":
             info = {"version": "0.1.0", "platform": "p", "state": "ok", "runtime": "docker", "router": "proxy"}
             self._answer(200, json.dumps(info | {"url": "http://mini.test", "pid": 1, "started_at": 1.0}).encode())
