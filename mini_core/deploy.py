@@ -335,8 +335,8 @@ class Pipeline:
         if self._stopped_at is not None:
             gap = time.monotonic() - self._stopped_at
             self.job.emit(f"Requests waited for {gap:.1f} s while the releases changed over", kind=self._stopping_said)
-        self.nudge()
         self._push()
+        self.nudge()
 
     def _commit(self, stored: StoredRelease, team: rollout.Team) -> None:
         """The release is the app's: its environment, formation, limits and volumes with it."""

@@ -194,6 +194,10 @@ class Runtime(Protocol):
 
     def status(self, instance: str) -> InstanceStatus | None: ...
 
+    def listening(self, instance: str) -> tuple[Endpoint, ...] | None:
+        """The ports that are open in it, by port; None where that can't be told. Asked for where it does not answer as
+        it was told to: looking costs more than a status."""
+
     def list(self) -> tuple[InstanceStatus, ...]:
         """All of this platform's, running or not."""
 

@@ -157,17 +157,17 @@ class Watch:
         return None
 
     def _judge(self, endpoint: Endpoint, status: InstanceStatus) -> Healthy | None:
-        self._listening = status.listening or ()
         if self._last.ok:
             return self._well(None, status)
-        if not self._last.refused or not status.listening:
+        self._listening = self._runtime.listening(self.spec.id) or () if self._last.refused else ()
+        if not self._listening:
             self._elsewhere_since = None
             return None
         return self._elsewhere(endpoint, status)
 
     def _elsewhere(self, endpoint: Endpoint, status: InstanceStatus) -> Healthy | None:
         """It listens, but not where it was told to."""
-        now, listening = self._clock(), status.listening or ()
+        now, listening = self._clock(), self._listening
         self._elsewhere_since = self._elsewhere_since or now
         waited = now - self._elsewhere_since
         reachable = [found for item in listening if (found := self._reachable(item, endpoint))]
@@ -209,7 +209,8 @@ class Watch:
             where = self._where(found.port)
             warnings.append(f"Listens on {found.port}, ignoring PORT{f' ({where})' if where else ''}")
         port = (found or self.spec.endpoint or Endpoint(host="", port=0)).port
-        if not self._isolated and any(item.port == port and is_wildcard(item.host) for item in self._listening):
+        listening = () if self._isolated else self._runtime.listening(self.spec.id) or ()
+        if any(item.port == port and is_wildcard(item.host) for item in listening):
             warnings.append(
                 f"{self.name} listens on all interfaces: port {port} can be reached past the router. "
                 "Listen on $HOST (127.0.0.1)"

@@ -116,7 +116,7 @@ class DeployQueue:
             job.redact = self._parts.redactor(app)
             pipeline = Pipeline(self._parts, self._publisher, self._build, job, app, request, self._nudge)
             work(pipeline)
-            self._succeeded(app, job, pipeline)
+            self._succeeded(job, pipeline)
         except BaseException as error:
             if self._closed:
                 return  # as after a crash: the next controller ends it
@@ -126,13 +126,11 @@ class DeployQueue:
         self._tidy(app, deploy)
         self.pump(app.id)
 
-    def _succeeded(self, app: App, job: DeployJob, pipeline: Pipeline) -> None:
+    def _succeeded(self, job: DeployJob, pipeline: Pipeline) -> None:
         deploy = job.deploy
         if pipeline.unchanged:
             job.emit("Unchanged: nothing was built or restarted", kind="info")
         self._end(deploy, "done", unchanged=int(pipeline.unchanged), step=job.step if pipeline.unchanged else "done")
-        with suppress(MiniError):
-            prune_images(self._parts, self._store.apps.by_id(app.id))
 
     def _failed(self, job: DeployJob, pipeline: Pipeline | None, error: BaseException) -> None:
         """Before ROUTED all is as it was; after it the release is live, and only this is told."""
@@ -184,9 +182,12 @@ class DeployQueue:
         self._jobs.pop(deploy.id, None)
 
     def _tidy(self, app: App, deploy: Deploy) -> None:
+        """Behind the end of a deploy, which nobody should wait for."""
+        self._nudge()
         self._remove_archive(deploy)
         self._store.deploys.prune(app.id, KEPT_DEPLOYS)
-        self._nudge()
+        with suppress(MiniError):
+            prune_images(self._parts, self._store.apps.by_id(app.id))
 
     # --- from outside
 

@@ -168,10 +168,11 @@ class RuntimeContract:
     def test_it_says_where_the_instance_listens(self, runtime: Runtime, spec: Callable[..., InstanceSpec]) -> None:
         wanted = spec()
         self._answering(runtime, wanted)
-        status = runtime.status(wanted.id)
-        assert status is not None and wanted.endpoint is not None
-        if status.listening is not None:
-            assert wanted.endpoint.port in [item.port for item in status.listening]
+        assert wanted.endpoint is not None
+        if (found := runtime.listening(wanted.id)) is not None:
+            assert wanted.endpoint.port in [item.port for item in found]
+        runtime.remove(wanted.id)
+        assert not runtime.listening(wanted.id)
 
     def test_following_logs_gives_lines_as_they_come_and_ends_when_it_is_removed(
         self, runtime: Runtime, spec: Callable[..., InstanceSpec]

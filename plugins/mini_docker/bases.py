@@ -6,6 +6,7 @@ is there and satisfies the plan is used, saying so. Nothing is ever pulled again
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +21,10 @@ from mini_docker.images import BARE, Candidate, candidates
 UNREACHABLE_FOR = 60.0
 """Seconds for which a registry that could not be reached is not asked again."""
 
+REMEMBERED_FOR = 600.0
+"""Seconds for which the names of the engine's images are not listed again as long as those that are used are there: an
+engine with many images takes long to list them."""
+
 _MISSING = ("manifest unknown", "not found", "does not exist", "manifest for")
 
 
@@ -33,25 +38,29 @@ class Bases:
     def __init__(self, engine: Engine, overrides: Mapping[str, str]) -> None:
         self._engine, self._overrides = engine, overrides
         self._away_until = 0.0
+        self._names: frozenset[str] = frozenset()
+        self._listed_at = -math.inf
 
     def resolve(self, plan: Plan, job: Job) -> dict[str, Base]:
         """Toolchain → its images, and "" → a bare system. Raises BuildError naming what was wanted."""
         main = plan.toolchains[0].name if plan.toolchains else ""
         used = {step.toolchain or main for step in plan.steps}
         bases: dict[str, Base] = {}
-        local = self.local()
         for toolchain in plan.toolchains:
             building, running = toolchain.name in used, toolchain.name == plan.runtime and not plan.static
             if building or running:
-                bases[toolchain.name] = self._base(toolchain, building, running, local, job)
+                bases[toolchain.name] = self._base(toolchain, building, running, job)
         if plan.static or plan.runtime == "" or not bases:
-            bases[""] = self._base(Toolchain(name="debian"), False, True, local, job)
+            bases[""] = self._base(Toolchain(name="debian"), False, True, job)
         return bases
 
     def local(self) -> frozenset[str]:
         """The names of all images of the engine."""
         with self._engine.reached():
-            return frozenset(tag for image in self._engine.api.images() for tag in image.get("RepoTags") or ())
+            images = self._engine.api.images()
+        self._names = frozenset(tag for image in images for tag in image.get("RepoTags") or ())
+        self._listed_at = time.monotonic()
+        return self._names
 
     def pull(self, image: str, job: Job) -> None:
         """Raises RegistryUnreachable, NotFound of docker-py where the registry has no such image, and Cancelled."""
@@ -75,7 +84,10 @@ class Bases:
 
     # --- one toolchain
 
-    def _base(self, toolchain: Toolchain, building: bool, running: bool, local: frozenset[str], job: Job) -> Base:
+    def _base(self, toolchain: Toolchain, building: bool, running: bool, job: Job) -> Base:
+        if base := self._as_before(toolchain, building, running):
+            return base
+        local = self.local()
         options = candidates(toolchain, self._overrides, sorted(local))
         first = _there(options[0], local, building, running)
         if first and not first[1]:
@@ -91,6 +103,25 @@ class Bases:
                 _say(toolchain, option, options[0], found[0], reason, job)
                 return found[0]
         raise _none(toolchain, options, building, local, reason)
+
+    def _as_before(self, toolchain: Toolchain, building: bool, running: bool) -> Base | None:
+        """The first choice among the images that are remembered, if it is still there."""
+        import docker.errors
+
+        if time.monotonic() > self._listed_at + REMEMBERED_FOR:
+            return None
+        first = candidates(toolchain, self._overrides, sorted(self._names))[0]
+        found = _there(first, self._names, building, running)
+        if found is None or found[1]:
+            return None
+        used = {*([first.build] if building else []), *([first.run] if running else [])}
+        try:
+            with self._engine.reached():
+                for image in used:
+                    self._engine.api.inspect_image(image)
+        except docker.errors.APIError:
+            return None
+        return found[0]
 
     def _pulled(
         self, options: tuple[Candidate, ...], building: bool, running: bool, job: Job

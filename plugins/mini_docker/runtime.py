@@ -210,6 +210,14 @@ class DockerRuntime(Runtime):
         found = self._find(instance)
         return self._status(found, thorough=True) if found else None
 
+    def listening(self, instance: str) -> tuple[Endpoint, ...] | None:
+        found = self._find(instance)
+        if found is None or found["State"]["Status"] != "running":
+            return ()
+        ports = listening(self._pid(found))
+        ports = self._ask_inside(found["Id"]) if ports is None else ports
+        return _outer(ports, containers.status(found), found)
+
     def list(self) -> tuple[InstanceStatus, ...]:
         instances = (item for item in self._containers() if "mini.instance" in (item.get("Labels") or {}))
         found = (self._inspect(item["Id"]) for item in instances)
@@ -266,15 +274,13 @@ class DockerRuntime(Runtime):
         status = containers.status(found)
         if status.state != "running":
             return status
-        pid = int(found["State"].get("Pid") or 0)
-        # From a process id to its files is no way across machines: an engine elsewhere has other processes.
-        pid = pid if self._engine.is_here else 0
-        memory, cpu = self._usage.of(pid)
-        ports = listening(pid)
-        if ports is None and thorough:
-            ports = self._ask_inside(found["Id"])
-        status = replace(status, memory=memory, cpu=cpu, listening=_outer(ports, status, found))
+        memory, cpu = self._usage.of(self._pid(found))
+        status = replace(status, memory=memory, cpu=cpu)
         return self._checked(status, found) if thorough and status.health == "starting" else status
+
+    def _pid(self, found: Mapping[str, Any]) -> int:
+        """Of its first process on this machine; 0 for an engine elsewhere, which has other processes."""
+        return int(found["State"].get("Pid") or 0) if self._engine.is_here else 0
 
     def _checked(self, status: InstanceStatus, found: Mapping[str, Any]) -> InstanceStatus:
         well, said = self._health.look(found["Id"], containers.health_check(found))

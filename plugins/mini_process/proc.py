@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import ipaddress
 import os
 import signal
@@ -51,11 +50,6 @@ class Snapshot:
         there = (self.processes[pid] for pid in sorted(found) if pid in self.processes)
         return tuple(item for item in there if not item.zombie)
 
-    @functools.cached_property
-    def listeners(self) -> list[tuple[str, Endpoint]]:
-        """(socket inode, address) of everything that listens on TCP in this network namespace."""
-        return _listeners()
-
 
 def memory(processes: Collection[Process]) -> int | None:
     """Resident memory in bytes; shared pages count once for each process."""
@@ -66,16 +60,17 @@ def cpu_seconds(processes: Collection[Process]) -> float | None:
     return sum(item.ticks for item in processes) / os.sysconf("SC_CLK_TCK") if LINUX else None
 
 
-def listening(snapshot: Snapshot, processes: Collection[Process]) -> tuple[Endpoint, ...] | None:
+def listening(processes: Collection[Process]) -> tuple[Endpoint, ...] | None:
     """Addresses that the processes listen on, by their sockets' inodes; None where that can't be told."""
     if not LINUX:
         return None
     inodes = {inode for item in processes for inode in _socket_inodes(item.pid)}
-    found = (endpoint for inode, endpoint in snapshot.listeners if inode in inodes)
+    found = (endpoint for inode, endpoint in _listeners() if inode in inodes)
     return tuple(sorted(set(found), key=lambda item: (item.port, item.host)))
 
 
 def _listeners() -> list[tuple[str, Endpoint]]:
+    """(socket inode, address) of everything that listens on TCP in this network namespace."""
     found = []
     for table in ("/proc/self/net/tcp", "/proc/self/net/tcp6"):
         with contextlib.suppress(OSError):

@@ -157,6 +157,11 @@ class ProcessRuntime:
     def status(self, instance: str) -> InstanceStatus | None:
         return self._status_of(self._folder(instance), proc.Snapshot)
 
+    def listening(self, instance: str) -> tuple[Endpoint, ...] | None:
+        folder = self._folder(instance)
+        state = folder.state() if folder.held() else None
+        return proc.listening(proc.Snapshot().tree(state.pid)) if state else ()
+
     def list(self) -> tuple[InstanceStatus, ...]:
         snapshot = functools.cache(proc.Snapshot)
         found = (self._status_of(folder, snapshot) for folder in self._folders())

@@ -1,4 +1,4 @@
-"""Memory, CPU and listening ports of what runs, from two looks at it."""
+"""Memory and CPU of what runs, from two looks at it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ class Usage:
             status,
             memory=proc.memory(processes),
             cpu=self._rate(status.id, proc.cpu_seconds(processes), snapshot.at),
-            listening=proc.listening(snapshot, processes),
         )
 
     def forget(self, instance: str) -> None:

@@ -133,8 +133,9 @@ def address(platform: Platform, spec: InstanceSpec) -> Endpoint | None:
     if status is None or status.state != "running" or spec.endpoint is None:
         return None
     endpoint = status.endpoint or spec.endpoint
-    ports = [item.port for item in status.listening or () if item.host not in ("127.0.0.1", "::1")]
-    if status.listening is None or endpoint.port in ports or not ports:
+    listening = platform.runtime.listening(spec.id) or ()
+    ports = [item.port for item in listening if item.host not in ("127.0.0.1", "::1")]
+    if endpoint.port in ports or not ports:
         return endpoint
     return replace(endpoint, port=min(ports))
 

@@ -45,7 +45,7 @@ def comes_up(platform: Platform, app: str, image: Image, plan: Plan) -> str:
             status = platform.runtime.status(spec.id)
             if status is None or status.state in ("exited", "gone"):
                 return f"exited with {status.exit_code if status else 'nothing'}"
-            if status.listening:
+            if platform.runtime.listening(spec.id):
                 return ""
             time.sleep(_POLL)
         return "does not listen"

@@ -224,7 +224,7 @@ def test_how_an_instance_ended_is_told_from_what_the_engine_says() -> None:
     assert (killed.exit_code, killed.signal, killed.oom, killed.restarts) == (137, 9, True, 2)
     assert killed.started_at and killed.ended_at and killed.ended_at - killed.started_at == 0.75
     running = containers.status(inspected(Status="running", FinishedAt="0001-01-01T00:00:00Z"))
-    assert (running.state, running.exit_code, running.ended_at, running.listening) == ("running", None, None, None)
+    assert (running.state, running.exit_code, running.ended_at) == ("running", None, None)
     assert containers.status(inspected(Status="restarting", ExitCode=1)).state == "starting"
     cut_off = inspected(Status="running") | {"NetworkSettings": {"Networks": {}}}
     assert containers.status(cut_off).state == "gone"

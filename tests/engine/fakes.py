@@ -267,11 +267,14 @@ class FakeRuntime:
             restarts=int(spec.id in self._world.restarting),
             signal=9 if item.oom else None,
             oom=item.oom,
-            listening=item.listening,
             supervised=spec.id in self._world.supervised,
             health=self._world.health,
             health_detail="curl: (22) 500" if self._world.health == "unhealthy" else "",
         )
+
+    def listening(self, instance: str) -> tuple[Endpoint, ...] | None:
+        item = self._reached().instances.get(instance)
+        return item.listening if item else None
 
     def list(self) -> tuple[InstanceStatus, ...]:
         found = (self.status(name) for name in list(self._reached().instances))

@@ -259,8 +259,7 @@ def test_an_app_that_ignores_its_port_is_found_with_the_addresses_it_listens_on(
     start(runtime, spec)
 
     def listening() -> set[str]:
-        status = runtime.status(spec.id)
-        return {str(endpoint) for endpoint in (status and status.listening) or ()}
+        return {str(endpoint) for endpoint in runtime.listening(spec.id) or ()}
 
     until(lambda: listening() == {f"0.0.0.0:{ports[0]}", f"[::1]:{ports[1]}"}, what="both listeners")
 
