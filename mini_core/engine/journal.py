@@ -28,6 +28,7 @@ class Journal:
         self._seqs: dict[int, int] = {}
         self._progress: dict[int, DeployEvent] = {}
         self._writing = False
+        self._ended = 0
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="deploy-journal", daemon=True)
         self._thread.start()
@@ -63,6 +64,7 @@ class Journal:
         with self._changed:
             self._seqs.pop(deploy, None)
             self._progress.pop(deploy, None)
+            self._ended += 1
             self._changed.notify_all()
 
     def _run(self) -> None:
@@ -86,7 +88,9 @@ class Journal:
     def follow(self, deploy: int, after: int, *, follow: bool) -> Iterator[DeployEvent]:
         """Events newer than `after`; with follow, until the deploy has ended."""
         shown: DeployEvent | None = None
+        self._await_writer()
         while True:
+            ended_before = self._ended
             events = self._store.deploys.events(deploy, after=after)
             for item in events:
                 yield item
@@ -104,10 +108,16 @@ class Journal:
                 shown = progress
                 yield progress
             with self._changed:
-                if self._seqs.get(deploy, 0) <= after and self._progress.get(deploy) is shown:
+                nothing_new = self._seqs.get(deploy, 0) <= after and self._progress.get(deploy) is shown
+                if nothing_new and self._ended == ended_before:
                     self._changed.wait(1.0)
-                elif self._waiting or self._writing:
-                    self._changed.wait_for(lambda: not (self._waiting or self._writing), 1.0)
+                    continue
+            self._await_writer()
+
+    def _await_writer(self) -> None:
+        """What was said before can be read then."""
+        with self._changed:
+            self._changed.wait_for(lambda: not (self._waiting or self._writing), 1.0)
 
     def close(self) -> None:
         with self._changed:

@@ -33,7 +33,7 @@ class Events:
     def add(self, kind: str, actor: str, app: str = "", data: Mapping[str, Any] | None = None) -> None:
         row = {"at": time.time(), "kind": kind, "actor": actor, "app": app, "data": encode(data or {}).decode()}
         self._db.insert("events", row)
-        self.wake()
+        self._db.when_committed(self.wake)
 
     def wake(self) -> None:
         """Lets everyone who waits look again."""
