@@ -8,14 +8,13 @@ so frameworks that build upon others come before them (SvelteKit, Astro and Angu
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 from mini_buildpacks.node.app import App, Outcome, flag, folder_of, quoted
+from mini_buildpacks.node.handlers import handler
 from mini_buildpacks.node.package import table
-from mini_core.errors import PlanError
-from mini_core.types import Cache, EnvEntry, StaticSite, Step
-
-Rule = Callable[[App], Outcome | None]
+from mini_buildpacks.node.rules import Rule, node, shell, site
+from mini_buildpacks.node.sites import SITES
+from mini_core.types import Cache, EnvEntry, Step
 
 _FORWARDED = (
     EnvEntry(name="PROTOCOL_HEADER", value="x-forwarded-proto", description="SvelteKit: the router's headers count"),
@@ -26,9 +25,6 @@ _HOST = '"${HOST:-0.0.0.0}"'
 
 def recognise(app: App) -> Outcome | None:
     """The app's framework, as far as it decides how the app is built or started."""
-    from mini_buildpacks.node.handlers import handler
-    from mini_buildpacks.node.sites import SITES
-
     return next((outcome for rule in (*SERVERS, *SITES, handler) if (outcome := rule(app))), None)
 
 
@@ -42,26 +38,6 @@ _LIBRARIES = {
 def library(app: App) -> str:
     """The library that the app's own server is made with: said to the user, and of no consequence."""
     return next((name for package, name in _LIBRARIES.items() if app.dep(package)), "")
-
-
-def site(app: App, root: str, *, fallback: str = "", immutable: tuple[str, ...] = ()) -> StaticSite:
-    """A site in a folder of the app's. Raises PlanError for one outside of the source, which is not there to serve."""
-    folder = app.path(root)
-    if folder.startswith("/") or folder.split("/")[0] == "..":
-        raise PlanError(
-            f"the build writes to {folder}, outside of what is deployed",
-            hint="Deploy the folder that holds both, or change the output folder in the build's configuration.",
-        )
-    return StaticSite(root=folder, fallback=fallback, immutable=immutable)
-
-
-def shell(app: App, line: str) -> tuple[str, ...]:
-    """A command with variables, run in the app's folder."""
-    return ("sh", "-c", f"cd {app.folder} && {line}" if app.folder else line)
-
-
-def node(app: App, file: str) -> tuple[str, ...]:
-    return app.manager.node(app.path(file))
 
 
 def _next(app: App) -> Outcome | None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from mini_buildpacks.node.app import App, Outcome
-from mini_buildpacks.node.frameworks import shell
+from mini_buildpacks.node.rules import shell
 from mini_buildpacks.node.start import compiled
 
 SRVX = "srvx@1"

@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable
 
 from mini_buildpacks.node.app import App, Outcome, folder_of, quoted
-from mini_buildpacks.node.frameworks import Rule, site
 from mini_buildpacks.node.package import table
+from mini_buildpacks.node.rules import Rule, site
 
 
 def _expo(app: App) -> Outcome | None:
