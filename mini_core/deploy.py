@@ -27,7 +27,8 @@ from mini_core.engine.routing import Publisher, target_of
 from mini_core.engine.specs import processes_of, spec_of
 from mini_core.errors import Cancelled, Conflict, MiniError, SourceError, Unavailable
 from mini_core.manifest import shell
-from mini_core.planning import Planned, require_start
+from mini_core.planned import Planned
+from mini_core.planning import require_start
 from mini_core.releases import Draft
 from mini_core.sources import TarSource
 from mini_core.store.records import App, Extras, Instance, Request, StoredRelease

@@ -8,7 +8,7 @@ import tomli_w
 import yaml
 
 from mini_core.explain import command_line
-from mini_core.planning import Planned
+from mini_core.planned import Planned
 from mini_core.types import EnvEntry, Health, Plan, ProcessType, replace
 
 PORT = 8080

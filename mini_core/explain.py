@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
+from mini_core.planned import Planned
 from mini_core.types import EnvEntry, Offer, Plan, ProcessType, Strength
-
-if TYPE_CHECKING:
-    from mini_core.planning import Planned
 
 MAX_COMMAND = 140
 """Characters of a build command that are shown."""

@@ -12,13 +12,13 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from mini_core import api
 from mini_core.choosing import Found, alternative, choose, collect, other_language, starts
 from mini_core.errors import PlanError
 from mini_core.explain import headline
 from mini_core.interfaces import Buildpack, Source, WorkspaceBuildpack
-from mini_core.manifest import CronJob, Manifest, read_manifest, shell
-from mini_core.types import BuildSettings, EnvEntry, Offer, Plan, ProcessType, Strength, Value, replace
+from mini_core.manifest import Manifest, read_manifest, shell
+from mini_core.planned import Planned
+from mini_core.types import BuildSettings, EnvEntry, Offer, Plan, ProcessType, Strength, replace
 
 Amend = Callable[[Source, Plan], Plan]
 """Adds what plugins want to a plan, as `Hooks.amend_plan` does. The source is the app's folder."""
@@ -34,39 +34,6 @@ _SKIPPED = re.compile(
     r"\.|node_modules$|vendor$|venv$|env$|tests?$|__pycache__$|site-packages$|docs?$|fixtures$|third_party$"
 )
 _PREFERRED = ("app", "web", "server", "backend", "api", "site", "frontend", "client", "src")
-
-
-class Planned(Value):
-    """A plan, and how it came about.
-
-    offers: of all buildpacks, the chosen one first. alternatives: what else could be deployed, and how to choose
-    it. warnings: for the user, the plan's own included. formation: instances per process type, `release` left out.
-    """
-
-    plan: Plan
-    manifest: Manifest = Manifest()
-    offers: tuple[Offer, ...] = ()
-    alternatives: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    formation: Mapping[str, int] = {}
-
-    @property
-    def cron(self) -> tuple[CronJob, ...]:
-        return self.manifest.cron
-
-    def info(self, files: Mapping[str, str] | None = None) -> api.PlanInfo:
-        """The same for the API. files: generated ones, such as a Dockerfile."""
-        offers = tuple(
-            api.OfferInfo(buildpack=offer.buildpack, strength=offer.strength.name.lower(), reason=offer.reason)
-            for offer in self.offers
-        )
-        return api.PlanInfo(
-            plan=self.plan,
-            offers=offers,
-            alternatives=self.alternatives,
-            files=files or {},
-            warnings=self.warnings,
-        )
 
 
 def make_plan(

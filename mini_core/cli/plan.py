@@ -17,7 +17,7 @@ from mini_core.types import to_data
 
 if TYPE_CHECKING:
     from mini_core.hooks import Hooks
-    from mini_core.planning import Planned
+    from mini_core.planned import Planned
 
 BUILDER = "docker"
 

@@ -18,7 +18,8 @@ from mini_core.engine.parts import Parts
 from mini_core.errors import Conflict, MiniError, SourceError
 from mini_core.explain import headline
 from mini_core.interfaces import BuildRequest
-from mini_core.planning import Planned, make_plan
+from mini_core.planned import Planned
+from mini_core.planning import make_plan
 from mini_core.sources import FolderSource
 from mini_core.store.records import App, StoredRelease
 from mini_core.trees import tree_digest, tree_line

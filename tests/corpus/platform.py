@@ -15,7 +15,8 @@ from mini_core.errors import MiniError, Unavailable
 from mini_core.hooks import Hooks
 from mini_core.hookspecs import Context
 from mini_core.interfaces import Builder, BuildRequest, Runtime
-from mini_core.planning import Planned, make_plan
+from mini_core.planned import Planned
+from mini_core.planning import make_plan
 from mini_core.plugins import load_plugins
 from mini_core.sources import FolderSource
 from mini_core.testing import RecordingJob

@@ -12,7 +12,8 @@ from pathlib import Path
 import tomli_w
 
 from mini_core.errors import Cancelled, MiniError, Unavailable
-from mini_core.planning import NO_START, Planned
+from mini_core.planned import Planned
+from mini_core.planning import NO_START
 from mini_core.types import Image, Plan, to_data
 from tests.corpus import running
 from tests.corpus.detecting import differences

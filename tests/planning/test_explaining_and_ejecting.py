@@ -7,7 +7,8 @@ import yaml
 from mini_buildpacks import BuildpacksPlugin
 from mini_core.eject import compose_yaml, init_toml, portable
 from mini_core.explain import command_line, explain, headline
-from mini_core.planning import Planned, make_plan
+from mini_core.planned import Planned
+from mini_core.planning import make_plan
 from mini_core.sources import MemorySource
 from mini_core.types import decode, encode
 
