@@ -18,12 +18,12 @@ from mini_core.errors import Conflict, NotFound, StartError
 from mini_core.interfaces import Job, OneOff, Runtime
 from mini_core.types import Endpoint, InstanceSpec, InstanceStatus, LogLine, Secret, replace
 from mini_docker import containers
+from mini_docker.attached import Attachment, Execution
 from mini_docker.engine import Engine
 from mini_docker.healthchecks import HealthChecks
 from mini_docker.logs import Followers, Logs, Written
 from mini_docker.machine import Usage, listening, parse
 from mini_docker.network import Network, outside
-from mini_docker.streams import Attachment, Execution
 from mini_docker.volumes import Volumes
 
 _MB = 1024 * 1024
