@@ -77,6 +77,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE instances ADD COLUMN command TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE instances ADD COLUMN attached INTEGER NOT NULL DEFAULT 0",
     ),
+    (
+        "ALTER TABLE apps DROP COLUMN prepared",
+        "ALTER TABLE deploys DROP COLUMN old_release",
+    ),
 )
 """`MIGRATIONS[n - 1]` leads from schema n - 1 to schema n; 0 is an empty file."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import stat
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -129,6 +130,63 @@ def test_a_misspelt_column_is_an_error_and_no_new_column(store: Store):
         store.apps.change(app.id, sleepy=1)
     with pytest.raises(ValueError, match="no column phaes"):
         store.instances.find(phaes="new")
+
+
+def test_who_reads_does_not_wait_for_who_writes_and_sees_what_was_committed_last(store: Store):
+    store.apps.create("blog", "me")
+    with ThreadPoolExecutor(1) as other, store.transaction():
+        store.apps.create("shop", "me")
+        assert [app.name for app in store.apps.all()] == ["blog", "shop"]
+        assert [app.name for app in other.submit(store.apps.all).result(5)] == ["blog"]
+    assert [app.name for app in store.apps.all()] == ["blog", "shop"]
+
+
+def test_who_waits_for_events_is_woken_when_they_can_be_seen(store: Store):
+    def read() -> list[str]:
+        count = store.events.count
+        if not (found := store.events.last()):
+            store.events.wait(count, 10)
+            found = store.events.last()
+        return [event.kind for event in found]
+
+    with ThreadPoolExecutor(1) as other:
+        with store.transaction():
+            store.events.add("app.created", "me", "blog")
+            reading = other.submit(read)
+            with pytest.raises(TimeoutError):
+                reading.result(0.1)
+        assert reading.result(5) == ["app.created"]
+
+
+def test_nobody_is_woken_for_what_was_undone(store: Store):
+    with pytest.raises(ZeroDivisionError), store.transaction():
+        store.events.add("app.created", "me", "blog")
+        raise ZeroDivisionError
+    assert store.events.count == 0
+    store.events.add("app.created", "me", "shop")
+    assert store.events.count == 1
+
+
+def test_many_threads_read_while_others_write(store: Store):
+    app = store.apps.create("blog", "me")
+
+    def write(number: int) -> None:
+        with store.transaction():
+            store.apps.set_env(app.id, {"FIRST": Secret(f"value-{number}")})
+            store.apps.set_env(app.id, {"SECOND": Secret(f"value-{number}")})
+
+    def read(_: int) -> set[str]:
+        with store.transaction():
+            return {item.reveal() for item in store.apps.env(app.id).values()}
+
+    write(0)
+    with ThreadPoolExecutor(24) as pool:
+        writes = [pool.submit(write, number) for number in range(60)]
+        reads = [pool.submit(read, number) for number in range(60)]
+        names = [pool.submit(store.apps.get, "blog") for _ in range(300)]
+        assert all(len(item.result(20)) == 1 for item in reads)
+        assert {item.result(20).id for item in names} == {app.id}
+        assert [item.result(20) for item in writes] == [None] * 60
 
 
 def test_a_transaction_is_all_or_nothing(store: Store):
