@@ -16,11 +16,12 @@ from typing import BinaryIO
 from mini_core import api, backups, hosts, releases
 from mini_core.engine import backup, describe, intake, oneoffs, requests, restore, transfer, volumes
 from mini_core.engine.engine import Engine
-from mini_core.engine.opening import FolderLock, open_parts
+from mini_core.engine.opening import open_parts, own
 from mini_core.engine.plugins import add_hook_jobs
 from mini_core.errors import Cancelled, Conflict, NotFound, Unavailable, UsageError
 from mini_core.hooks import Hooks
 from mini_core.interfaces import EndpointSpec, OneOff, Page
+from mini_core.locks import FileLock
 from mini_core.logs import Filter
 from mini_core.names import check_name, new_name
 from mini_core.paths import Paths
@@ -40,7 +41,7 @@ class Controller:
     restoring = False
     """While it is, nothing else is to be asked."""
 
-    def __init__(self, engine: Engine, lock: FolderLock) -> None:
+    def __init__(self, engine: Engine, lock: FileLock) -> None:
         self._lock = lock
         self._closing = threading.Event()
         self._changing = threading.RLock()
@@ -67,6 +68,11 @@ class Controller:
 
     def shutdown(self) -> None:
         self._engine.shutdown()
+
+    @property
+    def homeless(self) -> bool:
+        """Somebody has removed the data folder: nothing of it can be kept any more, nor found again."""
+        return not self._lock.in_place
 
     # --- the platform
 
@@ -491,7 +497,7 @@ def open_controller(settings: Settings, paths: Paths, *, hooks: Hooks | None = N
     settings: with `port` and `bind` as they are to be used. hooks: instead of those of the installed plugins.
     Raises Conflict where another controller has the lock.
     """
-    lock = FolderLock.take(paths.data)
+    lock = own(paths.data)
     try:
         parts, notice = open_parts(settings, paths, hooks)
         return Controller(Engine(parts, notice), lock)

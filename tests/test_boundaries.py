@@ -21,6 +21,7 @@ PUBLIC = {
     "errors",
     "types",
     "interfaces",
+    "locks",
     "hookspecs",
     "hosts",
     "versions",

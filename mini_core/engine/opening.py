@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,6 +13,7 @@ from mini_core.errors import Conflict, MiniError, Unavailable
 from mini_core.hooks import Hooks
 from mini_core.hookspecs import Context
 from mini_core.interfaces import Runtime
+from mini_core.locks import FileLock
 from mini_core.logs import LogBook
 from mini_core.paths import Paths, private_folder
 from mini_core.plugins import load_plugins
@@ -31,30 +29,14 @@ DEFAULT_RUNTIMES = ("docker", "process")
 DEFAULT_PORT = 8080
 
 
-@dataclass(frozen=True)
-class FolderLock:
-    """Held for as long as a controller lives: the data folder is its own."""
-
-    descriptor: int
-
-    @classmethod
-    def take(cls, data: Path) -> FolderLock:
-        """Raises Conflict where another controller holds it."""
-        private_folder(data)
-        descriptor = os.open(data / "controller.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise Conflict(
-                f"Another controller works with {data}.",
-                hint="mini status shows it; mini down ends it.",
-                code="second-controller",
-            ) from None
-        return cls(descriptor)
-
-    def release(self) -> None:
-        os.close(self.descriptor)
+def own(data: Path) -> FileLock:
+    """Held for as long as a controller lives: the data folder is its own. Raises Conflict where it is another's."""
+    refusal = Conflict(
+        f"Another controller works with {data}.",
+        hint="mini status shows it; mini down ends it.",
+        code="second-controller",
+    )
+    return FileLock.take(data / "controller.lock", refusal)
 
 
 def open_parts(settings: Settings, paths: Paths, hooks: Hooks | None) -> tuple[Parts, str]:

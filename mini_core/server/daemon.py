@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import faulthandler
-import fcntl
 import json
 import logging
 import logging.handlers
@@ -17,7 +16,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -29,6 +28,7 @@ from waitress.server import create_server
 from mini_core import __version__, api, disk
 from mini_core.controller import Controller, open_controller
 from mini_core.errors import Conflict, MiniError, NotFound
+from mini_core.locks import FileLock
 from mini_core.paths import Paths, find_paths, private_folder
 from mini_core.server import ports, state, streams
 from mini_core.server.app import create_app
@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 
 THREADS = 48
 """Per socket: streams take 32 of them at most, so short calls always find one."""
+LOOK_EVERY = 1.0
+"""Seconds between looks whether the folders are still there."""
 FLAGS = ("port", "bind", "domain", "runtime", "router")
 LOG_SIZE, LOG_COUNT = 2 * 1024 * 1024, 3
 
@@ -49,8 +51,9 @@ Open = Callable[[Settings, Paths], Controller]
 
 
 class Server:
-    """Both sockets over one controller. `wait` returns how it was ended: "stop" (apps go on), "down"
-    (they were stopped) or "interrupted" (Ctrl-C, which means down for a platform in the foreground)."""
+    """Both sockets over one controller. `wait` returns how it was ended: "stop" (apps go on), "homeless"
+    (so do they, but what is in the folders now is another's), "down" (they were stopped) or "interrupted" (Ctrl-C,
+    which means down for a platform in the foreground)."""
 
     def __init__(self, controller: Controller, *, admin_mode: int = 0o600) -> None:
         self._controller = controller
@@ -112,9 +115,12 @@ class Server:
         self._how = how
         self._ended.set()
 
-    def wait(self) -> str:
-        while not self._ended.wait(3600):
-            pass
+    def wait(self, homeless: Callable[[], bool]) -> str:
+        """homeless: whether the folders are gone, so that nobody finds this process any more."""
+        while not self._ended.wait(LOOK_EVERY):
+            if homeless():
+                log.error("%s was removed or replaced: ending", self._controller.paths.data)
+                self.stop("homeless")
         return self._how
 
     def close(self) -> None:
@@ -129,8 +135,9 @@ class Server:
             server.task_dispatcher.shutdown(cancel_pending=True, timeout=1.5 * streams.POLL)
         for server, thread in zip(servers, self._threads, strict=False):
             end_loop(server, thread)
-        for path in (self._controller.paths.controller_socket, self._controller.paths.admin_socket):
-            path.unlink(missing_ok=True)
+        if self._how != "homeless":
+            for path in (self._controller.paths.controller_socket, self._controller.paths.admin_socket):
+                path.unlink(missing_ok=True)
 
     def _shut_down(self, call: Call) -> Any:
         """Says what happens, a line each; the process ends after the last."""
@@ -173,7 +180,7 @@ def serve(
 
     local: the platform of one user, whose key is made here; otherwise a server's. Raises MiniError.
     """
-    with holding(state.server_lock(paths)):
+    with holding(state.server_lock(paths)) as lock:
         controller = opener(choose(paths, flags), paths)
         try:
             controller.start()
@@ -185,11 +192,11 @@ def serve(
             _end_on_signal(server)
             server.start()
             ready(running)
-            how = server.wait()
+            how = server.wait(lambda: controller.homeless or not lock.in_place)
             if how == "interrupted" and local:
                 controller.shutdown()
             server.close()
-            if how != "stop":
+            if how in ("down", "interrupted"):
                 state.running_file(paths).unlink(missing_ok=True)
         finally:
             controller.close()
@@ -231,19 +238,13 @@ def keep_local_key(controller: Controller) -> None:
 
 
 @contextlib.contextmanager
-def holding(path: Path) -> Any:
-    """The lock, held. Raises Conflict where another process has it. Programs that are executed don't inherit it."""
-    private_folder(path.parent)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def holding(path: Path) -> Iterator[FileLock]:
+    """The lock, held. Raises Conflict where another process has it."""
+    lock = FileLock.take(path, Conflict("The platform runs already.", hint="Look at it: mini status"))
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise Conflict("The platform runs already.", hint="Look at it: mini status") from None
-    try:
-        yield
+        yield lock
     finally:
-        os.close(descriptor)
+        lock.release()
 
 
 # --- settings

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from mini_core.locks import is_at
+
 if TYPE_CHECKING:
     from mini_proxy.request import Request
 
@@ -98,10 +100,8 @@ class AccessLog:
     def _reopen(self) -> None:
         """Opens the file, or the new one after it was renamed."""
         if self._fd >= 0:
-            with contextlib.suppress(FileNotFoundError):
-                there, ours = self._path.stat(), os.fstat(self._fd)
-                if (there.st_ino, there.st_dev) == (ours.st_ino, ours.st_dev):
-                    return
+            if is_at(self._fd, self._path):
+                return
             os.close(self._fd)
             self._fd = -1
         self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -157,7 +157,7 @@ class Master:
         server.close()
         for task in self._tasks:
             task.cancel()
-        if self._stopping is not None:
+        if self._stopping is not None and self._state.is_ours(self._lock):
             self._state.control.unlink(missing_ok=True)
 
     def _open_control(self, resumed: Message | None) -> socket.socket:
@@ -186,9 +186,13 @@ class Master:
         task.add_done_callback(self._tasks.discard)
 
     async def _watch(self) -> None:
-        """Once a second: workers that are stuck, processes that have ended, the size of the log."""
+        """Once a second: the folder, workers that are stuck, processes that have ended, the size of the log."""
         while True:
             await asyncio.sleep(1.0)
+            if not self._state.is_ours(self._lock):
+                log.error("%s was removed or replaced: ending", self._state.folder)
+                self._begin_stop(self._options.drain_timeout)
+                return
             self._reap()
             rotate(self._state.folder, self._options.log_size)
             for worker in list(self._workers):
@@ -410,6 +414,8 @@ class Master:
             match message["op"]:
                 case "about":
                     return self._about()
+                case "apply" if message["platform"] != self._settings.platform:
+                    return {"error": "it serves another platform", "code": "foreign"}
                 case "apply":
                     return await self._apply(from_data(RouteTable, message["table"]))
                 case "drain":

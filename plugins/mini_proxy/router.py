@@ -55,7 +55,8 @@ class ProxyRouter:
         self._adopt(settings, about)
 
     def apply(self, table: RouteTable) -> None:
-        self._ask("apply", table=to_data(table))
+        assert self._settings is not None
+        self._ask("apply", table=to_data(table), platform=self._settings.platform)
 
     def in_flight(self, target: Target) -> int | None:
         try:
@@ -132,7 +133,7 @@ class ProxyRouter:
             time.sleep(0.05)
 
     def _adopt(self, settings: RouterSettings, about: Message) -> None:
-        """Where settings or the code changed, workers that have the new ones replace the others."""
+        """Where settings or the code changed, or the platform was restored as another, the master begins anew."""
         state = self._state
         try:
             old = state.read_settings()
@@ -140,7 +141,7 @@ class ProxyRouter:
             old = None
         if old != settings:
             state.write_settings(settings)
-        changed = old is None or _what_workers_use(old) != _what_workers_use(settings)
+        changed = old is None or _what_is_used(old) != _what_is_used(settings)
         if changed or about.get("version") != __version__:
             self.reload()
 
@@ -208,5 +209,5 @@ def _with_options(settings: RouterSettings, options: Mapping[str, Any]) -> Route
     return replace(settings, options=options)
 
 
-def _what_workers_use(settings: RouterSettings) -> tuple[Any, ...]:
-    return (settings.controller, settings.waker, settings.workers, dict(settings.options))
+def _what_is_used(settings: RouterSettings) -> tuple[Any, ...]:
+    return (settings.platform, settings.controller, settings.waker, settings.workers, dict(settings.options))

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import msgspec
 
+from mini_core.locks import is_at
 from mini_core.paths import SOCKET_PATH_LIMIT, private_folder
 from mini_core.types import RouterSettings, RouteTable, decode, encode
 
@@ -64,16 +65,31 @@ class State:
 
     # --- locks
 
+    @property
+    def _master_lock(self) -> Path:
+        return self.folder / "master.lock"
+
+    @property
+    def _workers_lock(self) -> Path:
+        return self.folder / "workers.lock"
+
     def lock_master(self) -> int | None:
         """The lock's descriptor, or None while another master holds it. Kept by passing the descriptor on."""
-        return _lock(self.folder / "master.lock", fcntl.LOCK_EX)
+        return _lock(self._master_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
-    def lock_worker(self) -> int | None:
-        return _lock(self.folder / "workers.lock", fcntl.LOCK_SH)
+    def lock_worker(self) -> int:
+        """The lock's descriptor. It is unlocked, not closed, when the listening sockets are: it tells `is_ours`."""
+        fd = _lock(self._workers_lock, fcntl.LOCK_SH)
+        assert fd is not None  # who locks out workers does so for a moment
+        return fd
+
+    def is_ours(self, lock: int) -> bool:
+        """Whether the folder is still the one in which a master or a worker took this lock."""
+        return is_at(lock, self._master_lock) or is_at(lock, self._workers_lock)
 
     def workers_alive(self) -> bool:
         """Some process still holds the listening sockets."""
-        fd = _lock(self.folder / "workers.lock", fcntl.LOCK_EX)
+        fd = _lock(self._workers_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if fd is None:
             return True
         os.close(fd)
@@ -90,7 +106,7 @@ class State:
 def _lock(path: Path, kind: int) -> int | None:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+        fcntl.flock(fd, kind)
     except BlockingIOError:
         os.close(fd)
         return None

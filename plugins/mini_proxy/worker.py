@@ -8,6 +8,7 @@ the master again itself, it waits for that one.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -191,16 +192,14 @@ class Worker:
             server.stop_accepting()
         for sock in self._listeners:
             sock.close()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     def _sweep(self) -> None:
         for server in self._servers:
             server.sweep()
 
     def _tick(self) -> None:
-        if self._link is None:
+        if self._link is None and self._phase != "stopping":
             self._seek_master()
         if self._phase in ("retiring", "stopping"):
             self._tick_leaving()
@@ -234,7 +233,11 @@ class Worker:
             self.loop.stop()
 
     def _seek_master(self) -> None:
-        """Reports to the master that there is, or starts one."""
+        """Reports to the master that there is, or starts one; what is in another folder is not this router's."""
+        if not self._state.is_ours(self._lock):
+            log.error("%s was removed or replaced: ending", self._state.folder)
+            self.stop(self._options.drain_timeout)
+            return
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.connect(os.fspath(self._state.control))

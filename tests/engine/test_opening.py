@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mini_core import api
-from mini_core.engine.opening import choose_runtime
+from mini_core.engine.opening import choose_runtime, own
 from mini_core.errors import Conflict, Unavailable
 from mini_core.interfaces import Runtime
 from mini_core.store import Store, open_store
@@ -71,6 +71,21 @@ def test_an_unknown_router_is_named_and_the_folder_is_free_again(make_lab: Calla
         lab.reopen(router="caddy")
     lab.reopen(router="fake")
     assert lab.controller.platform == platform
+
+
+def test_a_controller_knows_that_its_folder_was_removed_and_another_is_there(lab: Lab):
+    assert not lab.controller.homeless
+    data = lab.controller.paths.data
+    data.rename(data.with_name("elsewhere"))
+    assert lab.controller.homeless
+    lock = own(data)
+    assert lock.in_place
+    assert lab.controller.homeless
+    lock.release()
+    (data / "controller.lock").unlink()
+    data.rmdir()
+    data.with_name("elsewhere").rename(data)
+    assert not lab.controller.homeless
 
 
 def test_status_tells_the_platform_and_its_apps(lab: Lab):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -19,7 +20,8 @@ import websockets.sync.client
 import websockets.sync.server
 
 from mini_core.errors import Conflict, Unavailable
-from mini_core.types import Endpoint, Route, RouteTable, Target
+from mini_core.types import Endpoint, Route, RouteTable, Target, replace
+from mini_proxy.listen import who_listens
 from mini_proxy.router import ProxyRouter
 
 
@@ -62,6 +64,47 @@ def test_a_drain_waits_for_what_is_in_flight_in_every_worker(fresh: Any, app: An
     for sock in socks:
         assert sock.recv(4096).endswith(b"done")
         sock.close()
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["its master lives", "its master is killed"])
+def test_a_router_whose_folder_is_removed_serves_what_is_in_flight_and_leaves_its_place_to_another(
+    fresh: Any, app: Any, respond: Any, kill: Any, alive: Any, until: Any, killed: bool
+) -> None:
+    release = threading.Event()
+
+    def slow(request: Any) -> Any:
+        release.wait(10)
+        return respond("done")
+
+    running, old = fresh(), app("old", slow)
+    running.serve(old)
+    about = running.router.status()
+    with running.connect() as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: app.localhost\r\n\r\n")
+        until(lambda: old.requests)
+        shutil.rmtree(running.state)
+        if killed:
+            kill(about["pid"])
+        until(lambda: not who_listens(running.port), what="the end of listening")
+        release.set()
+        assert sock.recv(4096).endswith(b"done")
+    until(lambda: not any(alive(pid) for pid in (about["pid"], *(item["pid"] for item in about["workers"]))))
+    assert not running.state.exists(), "nobody makes it anew"
+    running.router.start(running.settings)
+    running.serve(app("new"))
+    assert running.ask().body == b"new"
+
+
+def test_a_platform_that_was_replaced_cannot_change_the_routes_of_the_one_that_is_there(fresh: Any, app: Any) -> None:
+    running = fresh()
+    running.serve(app("new"))
+    replaced = ProxyRouter()
+    replaced.start(running.settings)
+    running.router.start(replace(running.settings, platform="another"))
+    with pytest.raises(Unavailable, match="it serves another platform"):
+        replaced.apply(RouteTable(generation=99, routes=()))
+    running.serve(app("newer"))
+    assert running.ask().body == b"newer"
 
 
 def test_a_worker_that_is_killed_is_replaced(fresh: Any, app: Any, load: Any, kill: Any, until: Any) -> None:

@@ -20,6 +20,8 @@ KEYS = {"mini_admin": ("admin", ""), "mini_blog": ("ci", "blog")}
 
 
 class FakeController(Controller):
+    homeless = False
+
     def __init__(self, settings: Settings, paths: Paths) -> None:
         self.settings, self.paths, self.platform = settings, paths, "p-1234"
         self.made = {name: app for name, (_, app) in KEYS.items()}

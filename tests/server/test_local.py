@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from server_kit import Client, alive
 from mini_core.errors import ConfigError, Conflict, MiniError, Unavailable
 from mini_core.paths import Paths
 from mini_core.server import daemon, local, ports, state
+from mini_core.testing import until
 from mini_core.types import replace
 
 FAKE = (sys.executable, str(Path(__file__).parent / "fake_controller.py"))
@@ -44,6 +46,17 @@ def test_it_is_started_once_in_the_background_and_answers_at_once(stopped: Paths
     assert Client(stopped.admin_socket).get("/healthz").json()["status"] == "ok"
     assert first.message == (f"Local platform started (process runtime, port {first.running.port}). Stop it: mini down")
     assert os.getsid(first.running.pid) != os.getsid(0)
+
+
+def test_a_server_whose_folders_are_removed_ends_and_leaves_what_is_there_now_alone(stopped: Paths) -> None:
+    old = start(stopped).running
+    for folder in (stopped.data, stopped.run):
+        shutil.rmtree(folder, ignore_errors=True)
+    new = start(stopped)
+    assert new.new
+    until(lambda: not alive(old.pid), what="the end of the old one")
+    assert alive(new.running.pid)
+    assert local.is_running(stopped)
 
 
 def test_many_commands_at_once_start_one_platform(stopped: Paths) -> None:
