@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import socket
 import sys
+import threading
 from collections import deque
 from collections.abc import Iterator
 from typing import NoReturn
@@ -20,6 +21,8 @@ from mini_core.client.http import segment
 from mini_core.types import from_data
 
 INDENT = "      "
+LOOKUP_PATIENCE = 1.0
+"""Seconds that the end of a deploy waits for this machine's answer about a name."""
 SILENT = ("maintenance", "stopped")
 """States of an app that answers no request, whatever is deployed."""
 STEP_WORDS = {
@@ -184,6 +187,7 @@ def follow(
     client = context.client()
     app = client.get(f"/v1/apps/{segment(info.app)}", api.AppInfo)
     view = DeployView(context, info.app, numbered=numbered, thing=_thing(context, app))
+    lookup = Lookup(info.url)
     ended = info
     try:
         for event in follow_deploy(client, info.id, say=view.lines.passing, after=after):
@@ -199,7 +203,7 @@ def follow(
         context.document(ended)
     if ended.state in ("failed", "cancelled"):
         _show_failure(context, ended, app, view)
-    _show_success(context, ended, app, done, nothing)
+    _show_success(context, ended, app, done, nothing, lookup)
 
 
 def _thing(context: Context, app: api.AppInfo) -> str:
@@ -216,7 +220,9 @@ def _show_failure(context: Context, info: api.DeployInfo, before: api.AppInfo, v
     raise click.exceptions.Exit(1)
 
 
-def _show_success(context: Context, info: api.DeployInfo, before: api.AppInfo, done: str, nothing: str) -> None:
+def _show_success(
+    context: Context, info: api.DeployInfo, before: api.AppInfo, done: str, nothing: str, lookup: Lookup
+) -> None:
     if info.unchanged and info.kind == "deploy":
         context.info(f"Unchanged: {context.named(info.app)} runs this source with this configuration already.")
     elif info.unchanged:
@@ -230,7 +236,7 @@ def _show_success(context: Context, info: api.DeployInfo, before: api.AppInfo, d
     if note:
         context.info(note)
     if not context.json and info.kind == "deploy":
-        show_url(context, info, live=not note)
+        show_url(context, info, lookup, live=not note)
 
 
 def why_silent(context: Context, app: api.AppInfo) -> str:
@@ -255,7 +261,7 @@ def without_deploy(context: Context, name: str, done: str, unchanged: str) -> st
     return f"{done}. {why_silent(context, app)}" if app.state == "stopped" else f"{unchanged}."
 
 
-def show_url(context: Context, info: api.DeployInfo, *, live: bool = True) -> None:
+def show_url(context: Context, info: api.DeployInfo, lookup: Lookup, *, live: bool = True) -> None:
     """The last line of a deploy, on stdout."""
     if not info.url:
         context.info(f"Deployed {context.named(info.app)}.")
@@ -270,8 +276,27 @@ def show_url(context: Context, info: api.DeployInfo, *, live: bool = True) -> No
     click.echo(text)
     for other in [url for url in info.urls if url != info.url and ".nip.io" not in url]:
         click.echo(f"   Also at: {other}")
-    if alternative := without_localhost(info.url):
+    if alternative := lookup.alternative(info.url):
         click.echo(f"   Where *.localhost does not resolve: {alternative}")
+
+
+class Lookup:
+    """Asks this machine for the address of a URL's host while other things go on: its answer may take seconds."""
+
+    def __init__(self, url: str) -> None:
+        self._url, self._found = url, ""
+        self._thread = threading.Thread(target=self._ask, name="lookup", daemon=True)
+        self._thread.start()
+
+    def _ask(self) -> None:
+        self._found = without_localhost(self._url)
+
+    def alternative(self, url: str) -> str:
+        """See `without_localhost`; "" while there is no answer."""
+        if url != self._url:
+            return without_localhost(url)
+        self._thread.join(LOOKUP_PATIENCE)
+        return self._found
 
 
 def without_localhost(url: str) -> str:

@@ -10,12 +10,14 @@ import socket
 import subprocess
 import sys
 import tarfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mini_core import api
+from mini_core.cli import view
 from mini_core.client import config
 from mini_core.types import replace
 from tests.cli.conftest import Mini
@@ -150,6 +152,24 @@ def test_where_localhost_names_do_not_resolve_another_url_is_given_too(
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     assert "http://blog.127.0.0.1.nip.io:8080" in mini("deploy", ".", "blog").out
+
+
+def test_a_machine_that_is_slow_to_resolve_names_does_not_hold_up_the_end(
+    mini: Mini, server: FakeServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    real, answer = socket.getaddrinfo, threading.Event()
+
+    def resolve(host: str, *arguments: object, **named: object) -> object:
+        if host.endswith(".localhost"):
+            answer.wait(30)
+        return real(host, *arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(view, "LOOKUP_PATIENCE", 0.01)
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    try:
+        assert mini("deploy", ".", "blog").out.strip().endswith("http://blog.localhost:8080")
+    finally:
+        answer.set()
 
 
 FAILURE = api.Failure(
