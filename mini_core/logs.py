@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import queue
 import re
 import shutil
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
 import msgspec
 
-from mini_core.errors import MiniError, UsageError
-from mini_core.interfaces import LogSink
+from mini_core.errors import UsageError
+from mini_core.sinks import Sink
 from mini_core.types import LogLine, Value, decode, encode, replace
 
 log = logging.getLogger(__name__)
@@ -178,81 +176,6 @@ def read_lines(path: Path, position: int = 0, *, holding: bytes = b"") -> list[L
     except FileNotFoundError:
         pass
     return lines
-
-
-class Sink:
-    """A log sink behind a bounded queue. A batch that it does not take is offered again, less and less often, while
-    the queue fills; what it is too slow for, or away too long, is dropped, counted, and said to it afterwards."""
-
-    BATCH = 500
-    FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-    PATIENCE = 300.0
-    """Seconds after which a batch is given up: the sink may refuse just that one."""
-
-    def __init__(self, sink: LogSink, size: int = 10_000) -> None:
-        self.name = sink.name
-        self.dropped = 0
-        self.failures = 0
-        self.problem = ""
-        self._told = 0
-        self._closing = threading.Event()
-        self._sink = sink
-        self._queue: queue.Queue[LogLine | None] = queue.Queue(size)
-        self._thread = threading.Thread(target=self._run, name=f"log-sink-{sink.name}", daemon=True)
-        self._thread.start()
-
-    def put(self, lines: Iterable[LogLine]) -> None:
-        for line in lines:
-            try:
-                self._queue.put_nowait(line)
-            except queue.Full:
-                self.dropped += 1
-
-    def _run(self) -> None:
-        ended = False
-        while not ended:
-            batch = [self._queue.get()]
-            while len(batch) < self.BATCH and not self._queue.empty():
-                batch.append(self._queue.get())
-            ended = None in batch
-            if lines := [line for line in batch if line is not None]:
-                self._write(lines)
-
-    def _write(self, lines: Sequence[LogLine]) -> None:
-        deadline, pause = time.monotonic() + self.PATIENCE, self.FIRST_PAUSE
-        while not self._offer(lines):
-            if time.monotonic() > deadline or self._closing.wait(pause):
-                self.dropped += len(lines)
-                return
-            pause = min(2 * pause, self.LONGEST_PAUSE)
-
-    def _offer(self, lines: Sequence[LogLine]) -> bool:
-        dropped = self.dropped
-        try:
-            self._sink.write([*self._gap(dropped, lines[0].at), *lines])
-        except Exception as error:  # a sink's bug is its own: counted and shown
-            self.failures += 1
-            self.problem = str(error) if isinstance(error, OSError | MiniError) else f"{type(error).__name__}: {error}"
-            return False
-        self.problem, self._told = "", dropped
-        return True
-
-    def _gap(self, dropped: int, at: float) -> list[LogLine]:
-        """What stands in the place of lines that were dropped."""
-        missing = dropped - self._told
-        text = f"{missing} line{'' if missing == 1 else 's'} dropped: the sink {self.name} was away, or too slow"
-        return [LogLine(at=at, app="mini", source="platform", text=text)] if missing else []
-
-    def close(self, timeout: float = 5.0) -> None:
-        """Writes what is queued, as far as time allows, and closes the sink."""
-        self._closing.set()
-        with contextlib.suppress(queue.Full):
-            self._queue.put(None, timeout=1.0)
-        self._thread.join(timeout)
-        try:
-            self._sink.close()
-        except Exception as error:
-            log.warning("log sink %s failed to close", self.name, exc_info=error)
 
 
 class LogBook:

@@ -22,7 +22,9 @@ COLOURS = ("cyan", "green", "magenta", "blue", "yellow")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes.")
 @click.option("-n", "--lines", default=100, show_default=True, type=click.IntRange(0), help="How many of the last.")
 @click.option("--process", default="", metavar="NAME", help="Only of web, worker or web.2.")
-@click.option("--source", default="", type=click.Choice(["", "app", "build", "router", "platform"]), help="Only these.")
+@click.option(
+    "--source", default=None, type=click.Choice(["app", "build", "router", "platform"]), help="Only what these wrote."
+)
 @click.option("--since", default=None, type=params.moment, help="Only after 30m ago, 02:00 or a date.")
 @click.option("--grep", default="", metavar="RE", help="Only lines that match.")
 @on_app
@@ -33,7 +35,7 @@ def logs(
     follow: bool,
     lines: int,
     process: str,
-    source: str,
+    source: str | None,
     since: float | None,
     grep: str,
 ) -> None:
@@ -42,7 +44,7 @@ def logs(
 
     _check_pattern(grep)
     path = f"/v1/apps/{segment(context.app(app))}/logs"
-    query = {"lines": lines, "process": process, "source": source, "since": since, "pattern": grep}
+    query = {"lines": lines, "process": process, "source": source or "", "since": since, "pattern": grep}
     client = context.client()
     found = follow_logs(client, path, say=context.info, **query) if follow else client.stream(path, LogLine, **query)
     import sys

@@ -23,8 +23,8 @@ from mini_core.engine.queue import DeployQueue
 from mini_core.engine.routing import Publisher
 from mini_core.engine.sleep import Sleeper
 from mini_core.errors import MiniError, Unavailable
-from mini_core.logs import Sink
 from mini_core.reconcile import Reconciler
+from mini_core.sinks import Sink
 from mini_core.store.records import App, Request
 from mini_core.types import Check
 
@@ -240,9 +240,7 @@ class Engine:
                 what = f"{job.kind} {job.app}{' by ' + job.plugin if job.plugin else ''}"
                 found.append(f"{what}: failed {job.attempts} times, goes on: {job.error}")
         found += [f"plugin {problem} (mini plugins list)" for problem in self.parts.hooks.problems()]
-        for sink in self.parts.book.sinks:
-            if sink.problem:
-                found.append(f"log sink {sink.name}: {sink.problem} (lines dropped: {sink.dropped})")
+        found += [f"log sink {sink.name}: {sink.problem}" for sink in self.parts.book.sinks if sink.problem]
         return tuple(found)
 
     def checks(self) -> tuple[Check, ...]:

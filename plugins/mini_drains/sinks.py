@@ -16,8 +16,8 @@ import urllib3
 from mini_core.errors import ConfigError
 from mini_core.types import LogLine
 
-TIMEOUT = 5.0
-"""Seconds that a connection or an answer may take."""
+CONNECT, ANSWER = 5.0, 30.0
+"""Seconds that a connection and an answer may take: who sends again what was taken slowly sends it twice."""
 
 FILE_SIZE, FILES_KEPT = 100 * 1024 * 1024, 5
 _FACILITY_USER = 1
@@ -87,9 +87,9 @@ class SyslogSink:
         try:
             for line in lines:
                 self._send(self._message(line))
-        except OSError:
+        except OSError as error:
             self.close()
-            raise
+            raise OSError(f"{self._address[0]}:{self._address[1]}: {error.strerror or error}") from error
 
     def _send(self, message: bytes) -> None:
         if self._socket is None:
@@ -101,10 +101,10 @@ class SyslogSink:
 
     def _connect(self) -> socket.socket:
         if self._tcp:
-            return socket.create_connection(self._address, timeout=TIMEOUT)
+            return socket.create_connection(self._address, timeout=CONNECT)
         family, kind, protocol, _, address = socket.getaddrinfo(*self._address, type=socket.SOCK_DGRAM)[0]
         made = socket.socket(family, kind, protocol)
-        made.settimeout(TIMEOUT)
+        made.settimeout(CONNECT)
         made.connect(address)
         return made
 
@@ -129,7 +129,7 @@ class HttpSink:
         if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
             raise ConfigError(f"plugins.drains.http: expected http://… or https://…, got {url!r}")
         self._url, self._host = url, urlsplit(url).hostname
-        self._pool = urllib3.PoolManager(timeout=TIMEOUT)
+        self._pool = urllib3.PoolManager(timeout=urllib3.Timeout(connect=CONNECT, read=ANSWER))
 
     def write(self, lines: Sequence[LogLine]) -> None:
         if not lines:
@@ -139,9 +139,25 @@ class HttpSink:
         try:
             answer = self._pool.request("POST", self._url, body=body, headers=headers, retries=False)
         except urllib3.exceptions.HTTPError as error:  # whose text holds the URL, which may hold a key
-            raise OSError(f"{self._host} cannot be reached ({type(error).__name__})") from None
+            raise OSError(f"{self._host} {_explained(error)}") from None
         if answer.status >= 400:
             raise OSError(f"{self._host} answered {answer.status}")
 
     def close(self) -> None:
         self._pool.clear()
+
+
+def _explained(error: urllib3.exceptions.HTTPError) -> str:
+    match error:
+        case urllib3.exceptions.NameResolutionError():
+            return "has no address (DNS)"
+        case urllib3.exceptions.ReadTimeoutError():
+            return f"did not answer within {ANSWER:.0f} s"
+        case urllib3.exceptions.NewConnectionError():
+            return "refuses connections, or cannot be reached"
+        case urllib3.exceptions.ConnectTimeoutError():
+            return f"cannot be reached within {CONNECT:.0f} s"
+        case urllib3.exceptions.ProtocolError():
+            return "closed the connection without an answer"
+        case _:
+            return f"cannot be reached ({type(error).__name__})"

@@ -167,6 +167,13 @@ def test_an_endpoint_that_refuses_is_an_error_so_that_the_core_counts_it(collect
     sink.close()
 
 
+def test_a_syslog_server_that_is_away_is_named():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(OSError, match=rf"^127\.0\.0\.1:{port}: Connection refused$"):
+        SyslogSink(f"tcp://127.0.0.1:{port}").write([LINE])
+
+
 @pytest.mark.parametrize(
     ("kind", "target", "message"),
     [
@@ -187,5 +194,5 @@ def test_an_error_names_the_host_and_not_the_key_in_the_address(collector: Colle
         HttpSink(f"{collector.url}?key=s3cret").write([LINE])
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    with pytest.raises(OSError, match=r"^127\.0\.0\.1 cannot be reached \(NewConnectionError\)$"):
+    with pytest.raises(OSError, match=r"^127\.0\.0\.1 refuses connections, or cannot be reached$"):
         HttpSink(f"http://127.0.0.1:{port}/in?key=s3cret").write([LINE])

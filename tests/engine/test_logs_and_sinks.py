@@ -12,8 +12,9 @@ import pytest
 
 from mini_core import api
 from mini_core.errors import UsageError
-from mini_core.logs import AppLog, Filter, LogBook, Sink
+from mini_core.logs import AppLog, Filter, LogBook
 from mini_core.redact import Redactor
+from mini_core.sinks import Sink
 from mini_core.testing import until
 from mini_core.types import LogLine, Secret, decode
 from tests.engine.conftest import Lab
@@ -112,6 +113,25 @@ def test_a_slow_sink_loses_lines_which_are_counted_and_nobody_waits(tmp_path: Pa
     gaps = [text for text in slow.lines if " dropped: the sink" in text]
     assert gaps == [f"{book.sinks[0].dropped} lines dropped: the sink slow was away, or too slow"]
     assert len(slow.lines) - 1 + book.sinks[0].dropped == 1000
+
+
+def test_an_app_that_floods_a_sink_loses_its_own_lines_and_no_other_apps(tmp_path: Path):
+    slow = SlowSink()
+    book = LogBook(tmp_path, 1 << 20)
+    book.sinks = (Sink(slow, size=100),)
+    book.append("blog", [line("taken")])
+    until(lambda: not book.sinks[0]._waiting, what="the sink to be busy")
+    book.append("blog", [line(f"flood {number}") for number in range(1000)])
+    book.append("blog", [line("x" * 16_000) for _ in range(100)])
+    quiet = [LogLine(at=1.0, app="shop", source="app", text=f"quiet {number}") for number in range(40)]
+    book.append("shop", quiet)
+    assert book.sinks[0].problem == f"was away, or too slow: {book.sinks[0].dropped:,} lines dropped"
+    slow.go.set()
+    book.close()
+    assert [text for text in slow.lines if text.startswith("quiet")] == texts(quiet)
+    flood = [text for text in slow.lines if text.startswith("flood")]
+    assert flood == [f"flood {number}" for number in range(60)]
+    assert slow.lines[slow.lines.index("flood 59") + 1].startswith("1040 lines dropped: ")
 
 
 def test_a_sink_that_was_away_gets_what_the_queue_kept_and_loses_only_what_it_refuses_too_long(
