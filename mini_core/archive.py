@@ -6,6 +6,7 @@ Last-Modified from them.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import io
@@ -161,6 +162,8 @@ class _Tree:
             target = local.readlink().as_posix() if os.name == "nt" else str(local.readlink())
             if _leads_out(path, target):
                 self.left_out.append(f"{path} (a link to {target}, outside the folder)")
+            elif _in_a_circle(local):
+                self.left_out.append(f"{path} (a link that leads in a circle)")
             else:
                 yield _Entry(path=path, local=local, kind="link", target=target)
         elif item.is_file(follow_symlinks=False):
@@ -200,6 +203,14 @@ def _name(name: str) -> str:
 
 def _is_junction(item: os.DirEntry[str]) -> bool:
     return bool(getattr(item, "is_junction", bool)())
+
+
+def _in_a_circle(link: Path) -> bool:
+    try:
+        link.stat()
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
 
 
 def _leads_out(path: str, target: str) -> bool:

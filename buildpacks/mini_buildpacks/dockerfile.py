@@ -18,6 +18,7 @@ from mini_core.types import BuildSettings, Dockerfile, Evidence, Health, Offer, 
 NAMES = ("Dockerfile", "Containerfile", "dockerfile")
 
 _VARIABLE = re.compile(r"\$(?:\{(\w+)(?::?-([^}]*))?\}|(\w+))")
+_GIVEN = {f"{of}{what}" for of in ("BUILD", "TARGET") for what in ("PLATFORM", "OS", "ARCH", "VARIANT")}
 _URL = re.compile(r"https?://(?:localhost|127\.0\.0\.1|0\.0\.0\.0|\[::1?\])(?::[^/\s\"']+)?(/[^\s\"'|;)]*)?")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -122,7 +123,7 @@ def read_stages(text: str, path: str, args: Mapping[str, str]) -> list[Stage]:
     for line, keyword, rest in instructions(text):
         if keyword == "FROM":
             words = [word for word in rest.split() if not word.startswith("--")]
-            base = _expand(words[0] if words else "", common)
+            base = _base(words[0] if words else "", common, f"{path}:{line}")
             name = words[2] if len(words) > 2 and words[1].lower() == "as" else ""
             stage = _inherit(named.get(base.lower()), Stage(name=name, base=base, line=line))
             stages.append(stage)
@@ -137,6 +138,16 @@ def read_stages(text: str, path: str, args: Mapping[str, str]) -> list[Stage]:
     if not stages:
         raise PlanError(f"{path}: no FROM in it", hint=f"Complete {path}, or remove it to have the app detected.")
     return stages
+
+
+def _base(text: str, common: Mapping[str, str], where: str) -> str:
+    """The image that FROM names. Raises PlanError where a variable in it has no value."""
+    for match in _VARIABLE.finditer(text):
+        name = match[1] or match[3]
+        if not (common.get(name) or match[2] or name in _GIVEN):
+            hint = f'Give it one: ARG {name}=… above FROM, or args = {{ {name} = "…" }} in [build] of mini.toml.'
+            raise PlanError(f"{where}: FROM {text}: {name} has no value", hint=hint)
+    return _expand(text, common)
 
 
 def _inherit(base: Stage | None, stage: Stage) -> Stage:

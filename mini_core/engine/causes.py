@@ -27,6 +27,14 @@ _CAUSES: tuple[tuple[str, str], ...] = (
         "There is no {0}: mend the start command, or is it not committed?",
     ),
     (
+        r"exec (\S+) failed: Permission denied|(?:sh|bash): (?:(?:line )?\d+: )?(?:exec: )?(\S+): Permission denied",
+        "{0} is not executable: chmod +x {0}, and deploy again.",
+    ),
+    (
+        r"exec (\S+) failed: No such file or directory",
+        "There is no {0} in the image, or nothing that its first line names (Windows line ends spoil that).",
+    ),
+    (
         r"(?:sh|bash): (?:(?:line )?\d+: )?(?:exec: )?([^\s:]+): (?:command )?not found",
         "There is no command {0}: add what has it to the dependencies, or mend the start command.",
     ),

@@ -25,6 +25,7 @@ from mini_docker.bases import Bases
 from mini_docker.cache import BuildCache
 from mini_docker.dockerfile import Base, Rendered, Style, ignore_file, ignored, render
 from mini_docker.engine import Engine
+from mini_docker.failures import argument_hint
 from mini_docker.images import offline
 from mini_docker.narration import BuildkitNarrator, ClassicNarrator
 from mini_docker.session import session
@@ -234,6 +235,8 @@ class DockerBuilder(Builder):
             narrator.take({"error": str(error.explanation or error)})
         failure = narrator.failure()
         if failure:
+            if failure.code == "build" and (own := request.plan.dockerfile):
+                failure.hint = argument_hint(failure.step, _own_dockerfile(request), own.args) or failure.hint
             raise failure
 
     def _over_session(
@@ -310,6 +313,12 @@ def _not_imported(what: str, why: str) -> BuildError:
     return BuildError(f"the engine did not take in {what}: {why}", hint="deploy again", step="import")
 
 
+def _own_dockerfile(request: BuildRequest) -> str:
+    assert request.plan.dockerfile
+    path = request.source / request.plan.path / request.plan.dockerfile.path
+    return path.read_text("utf-8", "replace") if path.is_file() else ""
+
+
 def _refuse_secrets(request: BuildRequest, buildkit: bool) -> None:
     """Where a build variable would not stay secret, or not be seen. Raises BuildError."""
     refused, why = sorted(request.build_env), "this engine's builder has no mounts, so they would stay in the image"
@@ -330,9 +339,7 @@ def _refuse_secrets(request: BuildRequest, buildkit: bool) -> None:
 
 def _mounted_secrets(request: BuildRequest) -> set[str]:
     """Ids of the secrets that the repository's own Dockerfile mounts (docs.docker.com, RUN --mount=type=secret)."""
-    assert request.plan.dockerfile
-    path = request.source / request.plan.path / request.plan.dockerfile.path
-    text = path.read_text("utf-8", "replace") if path.is_file() else ""
+    text = _own_dockerfile(request)
     mounts = (mount.split(",") for mount in re.findall(r"--mount=(\S+)", text))
     return {
         part[3:].strip("\"'") for mount in mounts if "type=secret" in mount for part in mount if part.startswith("id=")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -76,7 +76,7 @@ RULES = (
         r"|npm (?:ERR!|error) (?:code )?E404|No matching version found|unknown revision"
         r"|ERR_PNPM_FETCH_404|ERR_PNPM_NO_MATCHING_VERSION",
         "unknown-dependency",
-        "A dependency, or that version of it, does not exist for this platform: check its name and version {req}{r2}.",
+        "A dependency, or that version of it, does not exist for this platform: check its name and version: {req}{r2}.",
     ),
     Rule(
         r"ResolutionImpossible|ERESOLVE|conflicting dependencies|version solving failed",
@@ -91,6 +91,17 @@ RULES = (
         "The build has no network, or a registry is out of reach: try again, or check DNS and proxy of the engine.",
     ),
     Rule(r"toomanyrequests|429 too many requests", "rate-limit", "The registry limits requests: wait or docker login."),
+    Rule(
+        r"pull access denied|repository does not exist|manifest unknown|load metadata for \S+: not found"
+        r"|failed to resolve source metadata for \S+ .*not found|manifest for \S+ not found",
+        "unknown-image",
+        "There is no such base image, or it needs a login: mend FROM in the Dockerfile, or a `docker login`.",
+    ),
+    Rule(
+        r"/run/secrets/(?P<secret>\w+)\W+No such file",
+        "missing-secret",
+        "The build variable {secret} is not set: mini env set --build {secret}=…",
+    ),
     Rule(
         r"unauthorized|authentication required|\bE401\b|403 forbidden|could not read Username",
         "credentials",
@@ -140,6 +151,17 @@ def explain(lines: Sequence[str]) -> Cause:
             hint = re.sub(r" \(\)| +(?=\.$)", "", rule.hint.format_map(_Blank(named)))
             return Cause(rule.code, hint, text.count("\n", 0, match.start()))
     return Cause("build", OTHERWISE)
+
+
+def argument_hint(step: str, dockerfile: str, args: Mapping[str, str]) -> str:
+    """What to do about a step that failed for no known reason and uses an ARG which nobody gave a value; else ""."""
+    for name in re.findall(r"^\s*ARG\s+(\w+)\s*$", dockerfile, re.MULTILINE | re.IGNORECASE):
+        if name not in args and re.search(rf"\$(?:{name}\b|\{{{name}\W)", step):
+            return (
+                f"ARG {name} has no value: [build] args of mini.toml can give it one. A secret is mounted instead: "
+                f"RUN --mount=type=secret,id={name}, and mini env set --build {name}=…"
+            )
+    return ""
 
 
 def shorten(lines: Sequence[str], telling: int | None, limit: int) -> list[str]:

@@ -173,6 +173,10 @@ class ClassicNarrator:
             self._job.emit(line)
 
 
+_WRAPPING = re.compile(r"(?:failed to solve(?: with frontend [\w.]+)?: |failed to create LLB definition: )+")
+"""What BuildKit puts in front of every error."""
+
+
 def _packages(text: str) -> str:
     return "install system packages" if "apt-get install" in text else text
 
@@ -184,5 +188,5 @@ def _failure(step: str, error: str, tail: list[str]) -> BuildError:
     cause = explain([*tail, error])
     code, hint, tail = cause.code, cause.hint, shorten(tail, cause.line, TAIL)
     if status is None:
-        return BuildError(error, step=step, tail=tail, code=code, hint=hint)
+        return BuildError(_WRAPPING.sub("", error), step=step, tail=tail, code=code, hint=hint)
     return BuildError(f"{step} failed with exit code {status}", step=step, tail=tail, code=code, hint=hint)

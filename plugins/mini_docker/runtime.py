@@ -380,6 +380,12 @@ def _not_started(instance: str, error: Any) -> StartError:
         return StartError(f"the image of {instance} is gone", hint="deploy again", code="image-gone")
     if "address already in use" in lowered or "port is already allocated" in lowered:
         return StartError(f"the address is in use: {text}", hint="mini restart takes another", code="address-in-use")
+    if "no command specified" in lowered:
+        return StartError(
+            "its image names no command: the Dockerfile has neither CMD nor ENTRYPOINT",
+            hint="Add a CMD, or a Procfile: web: COMMAND",
+            code="no-command",
+        )
     if cores := re.search(r"there are only (\d+) CPUs available", text):
         more = f"the machine has {cores[1]} CPU cores, and more were asked for"
         return StartError(more, hint=f"mini scale --cpu {cores[1]}", code="too-much-cpu")

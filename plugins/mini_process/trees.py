@@ -41,7 +41,7 @@ def digest_files(digest: Any, root: Path, paths: Iterable[Path]) -> None:
     """Adds names, modes that matter and contents to a hashlib object. Times don't count."""
     for path in paths:
         info = path.lstat()
-        name = path.relative_to(root).as_posix().encode()
+        name = os.fsencode(path.relative_to(root))
         if stat.S_ISLNK(info.st_mode):
             digest.update(b"link\0%s\0%s\0" % (name, os.fsencode(os.readlink(path))))
             continue

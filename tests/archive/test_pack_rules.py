@@ -186,6 +186,7 @@ def test_links_and_executable_bits_are_kept_and_links_that_lead_out_are_named(ro
     (root / "dangling").symlink_to("made/by/the/build")
     (root / "absolute").symlink_to("/etc/passwd")
     (root / "bin/up").symlink_to("../../secret")
+    (root / "circle").symlink_to("circle")
     out = root.parent / "a.tar.gz"
     result = pack(root, out)
     with tarfile.open(out) as tar:
@@ -199,6 +200,7 @@ def test_links_and_executable_bits_are_kept_and_links_that_lead_out_are_named(ro
     }
     assert result.left_out == (
         "absolute (a link to /etc/passwd, outside the folder)",
+        "circle (a link that leads in a circle)",
         "bin/up (a link to ../../secret, outside the folder)",
     )
 

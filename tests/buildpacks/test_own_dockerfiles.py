@@ -91,6 +91,7 @@ def test_several_ports_are_pointed_out() -> None:
         ("", "Dockerfile: no FROM in it"),
         ("# nothing\n", "Dockerfile: no FROM"),
         ("RUN x", "Dockerfile:1: expected FROM, got RUN"),
+        ("ARG V\nFROM python:${V}-slim", "Dockerfile:2: FROM python:${V}-slim: V has no value"),
     ],
 )
 def test_a_file_that_cannot_be_built_is_an_error(text: str, message: str) -> None:

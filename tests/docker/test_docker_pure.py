@@ -7,11 +7,13 @@ from types import SimpleNamespace
 import pytest
 
 from mini_core.errors import PlanError
+from mini_core.testing import RecordingJob
 from mini_core.types import Endpoint, Image, InstanceSpec, Limits, Plan, Secret, Toolchain, Volume
 from mini_docker import buildkit, containers, machine, network, protobuf
-from mini_docker.failures import exit_code, explain, shorten
+from mini_docker.failures import argument_hint, exit_code, explain, shorten
 from mini_docker.images import candidates
 from mini_docker.logs import lines
+from mini_docker.narration import BuildkitNarrator
 from mini_docker.runtime import _not_started
 
 # --- images -------------------------------------------------------------------------------------------------------
@@ -321,6 +323,8 @@ def test_a_terminals_lines_come_in_any_parts() -> None:
         ("write /x: no space left on device", "disk-full"),
         ("ModuleNotFoundError: No module named 'django'", "missing-module"),
         ("/bin/sh: 1: hugo: not found", "missing-command"),
+        ("cat: /run/secrets/NPM_TOKEN: No such file or directory", "missing-secret"),
+        ("pull access denied, repository does not exist or may require authorization", "unknown-image"),
         ("something else entirely", "build"),
     ],
 )  # fmt: skip
@@ -333,6 +337,27 @@ def test_common_causes_are_named(line: str, code: str) -> None:
 def test_the_hint_names_what_is_missing() -> None:
     assert "libnope" in explain(["E: Unable to locate package libnope"]).hint
     assert "cairo.h" in explain(["fatal error: cairo.h: No such file or directory"]).hint
+
+
+def test_a_build_argument_without_a_value_is_named_where_the_failed_step_uses_it() -> None:
+    dockerfile = "FROM x\nARG GIVEN\nARG WITH=1\nARG TOKEN\nRUN use ${TOKEN}"
+    assert argument_hint("RUN use ${TOKEN}", dockerfile, {"GIVEN": "1"}).startswith("ARG TOKEN has no value")
+    assert argument_hint("RUN use $GIVEN $WITH $TOKENS", dockerfile, {"GIVEN": "1"}) == ""
+
+
+def test_a_buildkit_error_is_shown_without_its_wrapping() -> None:
+    narrator = BuildkitNarrator(RecordingJob(), None, lambda _: None)
+    wrapped = (
+        "failed to solve with frontend dockerfile.v0: failed to create LLB definition: dockerfile parse error line 2"
+    )
+    narrator.take({"error": wrapped})
+    failure = narrator.failure()
+    assert failure and (failure.message, failure.code) == ("dockerfile parse error line 2", "dockerfile")
+
+
+def test_an_image_without_a_command_says_what_to_add() -> None:
+    error = _not_started("blog-v1-web-1", SimpleNamespace(explanation="No command specified"))
+    assert (error.code, error.hint) == ("no-command", "Add a CMD, or a Procfile: web: COMMAND")
 
 
 def test_the_telling_line_is_kept_though_a_tool_prints_its_manual_after_it() -> None:

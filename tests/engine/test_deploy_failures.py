@@ -93,6 +93,9 @@ CAUSES = {
     'FATAL: password authentication failed for user "app"': "A database refuses its credentials: mini env list -a blog",
     'could not translate host name "db" to address: Name or service not known': "It does not find the host of a ",
     "Error: connect ECONNREFUSED 127.0.0.1:5432": "It cannot reach a service that it needs; localhost is the app",
+    "[FATAL tini (7)] exec /start.sh failed: Permission denied": "/start.sh is not executable: chmod +x /start.sh",
+    "sh: 1: ./start.sh: Permission denied": "./start.sh is not executable: ",
+    "[FATAL tini (7)] exec /start.sh failed: No such file or directory": "There is no /start.sh in the image, ",
     "it gave up": "Its last lines say why.",
 }
 

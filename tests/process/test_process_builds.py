@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
 import time
@@ -63,6 +64,15 @@ def test_a_changed_dependency_runs_its_step_again_with_its_cache(
     for lock, seen in (("1", ""), ("2", "1")):
         image = builder.build(request_for(plan_of(step), {"lock.txt": lock}), RecordingJob())
         assert (app_of(layout, image) / "seen.txt").read_text() == seen
+
+
+def test_a_file_whose_name_is_no_utf_8_is_built_as_any_other(
+    builder: ProcessBuilder, layout: Layout, request_for: RequestFor
+) -> None:
+    request = request_for(plan_of(shell("build", "ls > names.txt")), {"main.txt": ""})
+    (request.source / os.fsdecode(b"caf\xe9.txt")).write_text("")
+    image = builder.build(request, RecordingJob())
+    assert b"caf\xe9.txt\n" in (app_of(layout, image) / "names.txt").read_bytes()
 
 
 def test_a_build_step_that_changes_a_dependency_changes_it_for_this_build_only(
