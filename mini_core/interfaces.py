@@ -161,6 +161,9 @@ class OneOff(Protocol):
         """Lets go of the streams; ends the command if it still runs."""
 
 
+LINES_LOST = "Lines are missing here: it wrote faster than they could be read."
+
+
 class Runtime(Protocol):
     """Starts and watches instances. Finds again, after a restart of the controller, all that it started."""
 
@@ -205,7 +208,8 @@ class Runtime(Protocol):
         """Its status once it has ended, or None after `timeout` seconds."""
 
     def logs(self, instance: str, *, since: float = 0.0, follow: bool = False) -> Iterator[LogLine]:
-        """What it wrote from `since` on; with follow, until it is removed. Closing the iterator lets go."""
+        """What it wrote from `since` on; with follow, until it is removed. Closing the iterator lets go. Where lines
+        were lost stands one of the source "platform", with `LINES_LOST`."""
 
     def attach(self, spec: InstanceSpec, job: Job) -> OneOff:
         """Starts a one-off with its streams connected."""
@@ -258,7 +262,7 @@ class Router(Protocol):
         """For `mini status`: pid, binds, workers, generation, restarts."""
 
     def activity(self) -> Mapping[str, float]:
-        """App → seconds since the epoch of the last request, as far as known."""
+        """App → seconds since its last request, as far as known; 0 while something is open."""
 
     def close(self) -> None:
         """The controller goes; the router stays."""

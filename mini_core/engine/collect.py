@@ -90,7 +90,7 @@ class Collector:
         stored = LogLine(
             at=line.at,
             app=app.name,
-            source="app",
+            source=line.source,
             text=text,
             process=self._item.name,
             instance=self._item.id,

@@ -12,10 +12,12 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
+from mini_core.interfaces import LINES_LOST
 from mini_core.types import InstanceStatus
 from mini_docker.containers import timestamp
 from mini_docker.engine import Engine
@@ -34,16 +36,20 @@ _AFTERWARDS = (0.3, 2.0)
 _SLACK = 100
 """Lines that are read besides those that were counted."""
 
+_MOST = 100_000
+"""Lines from the end that are asked for, before it is the whole file."""
+
 
 @dataclass(frozen=True)
 class Written:
     """A line. mark: the engine's time of it as text, which orders lines to the nanosecond; at: the same in seconds
-    since the epoch."""
+    since the epoch. lost: not a line of its own, lines are missing before this one."""
 
     mark: str
     at: float
     stream: Stream
     text: str
+    lost: bool = False
 
 
 class Bell:
@@ -136,7 +142,7 @@ class Logs:
                 caught_up.clear()
                 yield from self._while_running(reading)
                 continue
-            lines = reading.new(None)
+            lines = list(reading.new(None))
             caught_up.set()
             yield from lines
             time.sleep(_PAUSE)
@@ -169,7 +175,7 @@ class Logs:
                 return
             yield from reading.new(counted)
 
-    def _file(self, since: float, tail: int | None) -> list[Written]:
+    def _file(self, since: float, tail: int | None) -> Generator[Written, None, None]:
         """Lines from shortly before `since` on, the last `tail` of them."""
         import docker.errors
 
@@ -182,9 +188,9 @@ class Logs:
                 response = client._get(url, params=params, stream=True, timeout=None)
                 client._raise_for_status(response)
                 with contextlib.closing(response):
-                    return list(lines(chunks(_Body(response), tty=self._tty), tty=self._tty))
+                    yield from lines(chunks(_Body(response), tty=self._tty), tty=self._tty)
         except docker.errors.APIError:
-            return []  # removed meanwhile, or the log driver keeps nothing
+            return  # removed meanwhile, or the log driver keeps nothing
 
 
 class _Reading:
@@ -193,17 +199,25 @@ class _Reading:
     def __init__(self, logs: Logs, since: float) -> None:
         self._logs, self._since, self._mark = logs, since, ""
 
-    def new(self, expected: int | None) -> list[Written]:
-        """What is in the file behind the last line read. expected: about how many lines; None: any number."""
+    def new(self, expected: int | None) -> Iterator[Written]:
+        """What is in the file behind the last line read. expected: about how many lines; None: any number. Not even
+        the last line read is there: then there may be more before the first one, or those were lost."""
         tail = None if expected is None or not self._mark else expected * 2 + _SLACK
         found = self._logs._file(self._since, tail)
-        while tail is not None and len(found) >= tail and found[0].mark > self._mark:
-            tail *= 8  # not even its first line is known: there may be more before it
+        first = next(found, None)
+        while tail is not None and first and first.mark > self._mark:
+            found.close()
+            tail = tail * 8 if tail < _MOST else None
             found = self._logs._file(self._since, tail)
-        fresh = [line for line in found if (line.mark > self._mark if self._mark else line.at > self._since)]
-        if fresh:
-            self._mark, self._since = fresh[-1].mark, fresh[-1].at
-        return fresh
+            first = next(found, None)
+        if first and self._mark and first.mark > self._mark:
+            yield replace(first, text=LINES_LOST, lost=True)
+        mark, since = self._mark, self._since
+        for line in chain((first,) if first else (), found):
+            if line.mark > self._mark if self._mark else line.at > self._since:
+                yield line
+                mark, since = line.mark, line.at
+        self._mark, self._since = mark, since
 
 
 def lines(frames: Iterator[tuple[Stream, bytes]], *, tty: bool) -> Iterator[Written]:

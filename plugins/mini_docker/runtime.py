@@ -248,7 +248,7 @@ class DockerRuntime(Runtime):
             yield LogLine(
                 at=line.at,
                 app=known.app,
-                source="app",
+                source="platform" if line.lost else "app",
                 text=line.text,
                 process=f"{known.process}.{known.index}",
                 instance=instance,

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from mini_core.types import LogLine
+from mini_core.interfaces import LINES_LOST
+from mini_core.types import LogLine, replace
 from mini_process.folders import InstanceFolder, Record
 
 CHUNK = 1 << 16
@@ -39,11 +40,14 @@ class LogReader(Iterator[LogLine]):
                 if not self._follow or not self._pause(SHORTEST_PAUSE):
                     return
                 continue
-            number = int(path.name)
+            lost, number = int(path.name) > number + 1, int(path.name)
             try:
                 with path.open("rb", buffering=0) as file:
                     for line in self._lines(file, number):
                         parsed = self._parse(line)
+                        if lost and parsed.at > self._since:
+                            yield replace(parsed, source="platform", text=LINES_LOST)
+                        lost = False
                         if parsed.at >= self._since:
                             yield parsed
             except FileNotFoundError:
@@ -52,7 +56,7 @@ class LogReader(Iterator[LogLine]):
                 return
 
     def _next_file(self, number: int) -> Path | None:
-        """The oldest file after that number: files that vanished before they were read are left out."""
+        """The oldest file after that number: those before it have vanished."""
         try:
             later = [path for path in self._folder.log.iterdir() if path.name.isdigit() and int(path.name) > number]
         except FileNotFoundError:

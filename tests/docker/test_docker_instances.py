@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import re
 import signal
 import threading
@@ -12,6 +13,7 @@ from contextlib import closing
 import pytest
 
 from mini_core.errors import Conflict, NotFound, StartError
+from mini_core.interfaces import LINES_LOST
 from mini_core.testing import RecordingJob, until
 from mini_core.types import Endpoint, Health, Image, InstanceSpec, Limits, Plan, Secret, Volume, replace
 from mini_docker.runtime import DockerRuntime
@@ -283,6 +285,31 @@ def test_a_reader_that_hangs_neither_blocks_the_app_nor_loses_a_line(platform: D
         if line.text == "end":
             break
     assert seen == [*map(str, range(30000)), "end"]
+
+
+def test_lines_that_the_engine_has_thrown_away_are_said_to_be_missing(
+    platform: DockerPlatform, run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = {"Type": "json-file", "Config": {"max-size": "100k", "max-file": "2"}}
+    monkeypatch.setattr("mini_docker.containers.LOGS", small)
+    spec = run(script="import time; print('first'); time.sleep(1)\nfor i in range(30000): print(i)\nprint('end')")
+    reading = platform.runtime.logs(spec.id, follow=True)
+    assert next(reading).text == "first"
+    assert platform.runtime.wait(spec.id, 20)
+    missing = next(reading)
+    assert (missing.source, missing.text) == ("platform", LINES_LOST)
+    rest = list(itertools.takewhile(lambda line: line.text != "end", reading))
+    assert {line.source for line in rest} == {"app"}
+
+
+def test_a_line_of_megabytes_comes_whole_in_pieces(platform: DockerPlatform, run) -> None:
+    spec = run(script="import time; time.sleep(1)\nprint('x' * 3_000_000 + 'end')")
+    size = 0
+    for line in platform.runtime.logs(spec.id, follow=True):
+        size += len(line.text)
+        if line.text.endswith("end"):
+            break
+    assert size == 3_000_003
 
 
 def test_following_from_a_line_goes_on_behind_it(platform: DockerPlatform, run) -> None:

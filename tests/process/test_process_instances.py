@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from mini_core.errors import NotFound, StartError
+from mini_core.interfaces import LINES_LOST
 from mini_core.testing import RecordingJob, free_port, until
 from mini_core.types import Image, InstanceSpec, Limits, Plan, Secret, Volume, encode, replace
 from mini_process import proc
@@ -214,6 +216,19 @@ def test_no_line_is_lost_across_rotations_and_the_log_stays_bounded(
     runtime.remove(spec.id)
     thread.join(10)
     assert followed == [f"{number:06d}" for number in range(30000)]
+
+
+def test_lines_that_were_rotated_away_before_they_were_read_are_said_to_be_missing(
+    runtime: ProcessRuntime, spec_for: SpecFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime_module, "LOG_SIZE", 10_000)
+    spec = spec_for("import sys; print('first', flush=True); sys.stdin.close()\nfor i in range(30000): print(i)")
+    start(runtime, spec)
+    reading = runtime.logs(spec.id, follow=True)
+    assert runtime.wait(spec.id, 10)
+    seen = list(itertools.takewhile(lambda line: line.text != "29999", reading))
+    assert [(line.source, line.text) for line in seen if line.source != "app"] == [("platform", LINES_LOST)]
+    assert next(iter(runtime.logs(spec.id, since=seen[-2].at))).source == "app"
 
 
 def test_lines_without_an_end_and_endless_ones_are_kept(runtime: ProcessRuntime, spec_for: SpecFor) -> None:
