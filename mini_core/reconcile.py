@@ -21,7 +21,7 @@ from mini_core.engine.job import QuietJob
 from mini_core.engine.parts import Parts
 from mini_core.engine.routing import Publisher, target_of
 from mini_core.engine.specs import ONE_SHOT, spec_of
-from mini_core.engine.supervise import CALM, FAILURES, crashed, judge
+from mini_core.engine.supervise import CALM, FAILURES, crashed, is_due, judge
 from mini_core.errors import MiniError, NotFound
 from mini_core.store.records import App, Instance
 from mini_core.types import InstanceStatus, to_data
@@ -71,6 +71,7 @@ class Reconciler:
         self._busy: set[str] = set()
         self._next_probe: dict[str, float] = {}
         self._failures: dict[str, int] = {}
+        self._ages: dict[str, tuple[float, float]] = {}
         self._router_due = 0.0
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="reconcile")
         self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
@@ -147,9 +148,18 @@ class Reconciler:
         return {deploy.id for deploy in self._store.deploys.unfinished()} | set(self._waking())
 
     def _forget(self, known: set[str]) -> None:
-        for table in (self._next_probe, self._failures, self._parts.lent):
+        for table in (self._next_probe, self._failures, self._ages, self._parts.lent):
             for name in table.keys() - known:
                 table.pop(name, None)
+
+    def _age(self, item: Instance) -> float:
+        """Seconds since the instance was started. The clock is asked once, and may be set afterwards."""
+        began, now = item.started_at or item.created_at, time.monotonic()
+        known, since = self._ages.get(item.id, (0.0, 0.0))
+        if known != began:
+            since = now - max(time.time() - began, 0.0)
+            self._ages[item.id] = began, since
+        return now - since
 
     def _act(self, app: App, item: Instance, status: InstanceStatus | None, running: set[int]) -> None:
         if item.kind in ONE_SHOT:
@@ -174,10 +184,7 @@ class Reconciler:
         if item.phase == "retired" or (item.phase == "live" and item.attached and not held):
             self._do(item.id, lambda: self._retire(item))
             return
-        if status is None:
-            over = time.time() - item.created_at > ONE_SHOT_PATIENCE
-        else:
-            over = status.state in ("exited", "gone")
+        over = status.state in ("exited", "gone") if status else self._age(item) > ONE_SHOT_PATIENCE
         if not held and (over or item.kind == "release"):
             self._do(item.id, lambda: self._end_one_shot(item, status))
 
@@ -196,7 +203,7 @@ class Reconciler:
     def _act_on_ended(self, app: App, item: Instance, status: InstanceStatus | None) -> None:
         if item.next_try is None:
             self._do(item.id, lambda: self._note_crash(app, item, status))
-        elif item.next_try <= time.time() or item.next_try - time.time() > 2 * CALM:
+        elif is_due(item, time.time()):
             self._do(item.id, lambda: self._revive(app, item))
 
     def _came_back(self, app: App, item: Instance, status: InstanceStatus) -> None:
@@ -214,8 +221,8 @@ class Reconciler:
     def _act_on_running(self, app: App, item: Instance, status: InstanceStatus) -> None:
         if item.healthy and not status.supervised:
             self._do(f"supervise {item.id}", lambda: self._parts.runtime.supervise(item.id))
-        now, age = time.monotonic(), time.time() - (item.started_at or item.created_at)
-        if item.next_try is not None and not item.healthy and item.next_try <= time.time():
+        now, age = time.monotonic(), self._age(item)
+        if not item.healthy and is_due(item, time.time()):
             return self._do(item.id, lambda: self._revive(app, item))  # it runs, but answers no more
         if item.healthy and item.crashes and age > CALM:
             self._store.instances.change(item.id, crashes=0, crashing_since=None, oom=0)
@@ -347,7 +354,7 @@ class Reconciler:
             self._failures[item.id] = self._failures.get(item.id, 0) + 1
             if self._failures[item.id] >= FAILURES:
                 self._unhealthy(app, item, answer.detail)
-        elif time.time() - (item.started_at or 0.0) > health.timeout and item.next_try is None:
+        elif self._age(item) > health.timeout and item.next_try is None:
             self._unhealthy(app, item, answer.detail)
 
     def _healthy_again(self, item: Instance) -> None:

@@ -81,8 +81,8 @@ class Cron:
 
     def _check_entry(self, app: App, release: int, entry: CronJob, begun: float) -> None:
         """begun: since when its slots count. A deploy between a slot and the next look does not swallow it."""
-        since = max(self._store.cron.last(app.id, entry.name) or 0.0, begun)
-        slot = due(entry.schedule, since, self._clock())
+        now = self._clock()
+        slot = due(entry.schedule, max(self._store.cron.last(app.id, entry.name, now) or 0.0, begun), now)
         if slot is None:
             return
         if self._store.instances.find(app=app.id, kind="cron", process=entry.name):

@@ -164,7 +164,7 @@ class Worker:
         now = time.time()
         due: dict[str, list[Work]] = {}
         for job in self._parts.store.jobs.all():
-            if job.next_try <= now:
+            if not now < job.next_try <= now + LONGEST_RETRY:  # or the clock was set back
                 due.setdefault(job.app, []).append(job)
         if due:
             with ThreadPoolExecutor(min(len(due), APPS_AT_ONCE), thread_name_prefix="durable-job") as pool:

@@ -234,9 +234,6 @@ class DeployQueue:
     def expire(self) -> None:
         """Gives up deploys that hang in a call which heeds no deadline."""
         for deploy in self._store.deploys.unfinished():
-            late = deploy.state == "running" and deploy.started_at is not None
-            if not late or time.time() < (deploy.started_at or 0) + deploy.timeout + OVERTIME:
-                continue
             job = self._jobs.get(deploy.id)
             if job is None or time.monotonic() < job.deadline + OVERTIME or deploy.step in ("routed", "drained"):
                 continue

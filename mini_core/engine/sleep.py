@@ -35,7 +35,7 @@ class Sleeper:
         self._due = 0.0
         self._lock = threading.Lock()
         self._waking: dict[int, threading.Lock] = {}
-        self._began = time.time()
+        self._began = time.monotonic()
         self._woken: dict[int, float] = {}
         self._failed: dict[str, tuple[float, MiniError]] = {}
 
@@ -53,8 +53,9 @@ class Sleeper:
         except MiniError:
             return
         for app, idle in found:
-            last = max(activity.get(app.name, 0.0), app.deployed_at or 0.0, self._woken.get(app.id, self._began))
-            if self._may_sleep(app) and time.time() - last > idle:
+            awake = time.monotonic() - self._woken.get(app.id, self._began)
+            deployed = abs(time.time() - (app.deployed_at or 0.0))  # later than now where the clock was set back
+            if min(activity.get(app.name, math.inf), awake, deployed) > idle and self._may_sleep(app):
                 self.put_to_sleep(app)
 
     def _idle(self, app: App) -> float:
@@ -137,7 +138,7 @@ class Sleeper:
             self._store.apps.change(app.id, asleep=0)
             self._store.meta.next_generation()
             self._store.events.add("app.awake", "platform", app.name)
-        self._woken[app.id] = time.time()
+        self._woken[app.id] = time.monotonic()
         self._publisher.push()
         self._nudge()
 

@@ -25,6 +25,12 @@ def delay(crashes: int) -> float:
     return min(FIRST_DELAY * 2.0 ** max(crashes - 1, 0), LONGEST_DELAY)
 
 
+def is_due(item: Instance, now: float) -> bool:
+    """Whether a crashed instance is to be started again. Where that is further away than it ever was, the clock was
+    set back."""
+    return item.next_try is not None and not now < item.next_try <= now + delay(item.crashes)
+
+
 def judge(item: Instance, status: InstanceStatus | None, running_deploys: Iterable[int]) -> Verdict:
     """leave: it belongs to a deploy that runs, or all is well. retire: drain, stop and remove it. missing: it has
     to be started. crashed: it has ended. restarted: the engine has brought it back by itself. adopt: it runs."""

@@ -55,7 +55,7 @@ class Keys:
         if found is None or (found["expires_at"] is not None and found["expires_at"] <= now):
             why = "The key has expired." if found else "The key is not valid here."
             raise Denied(why, hint="mini config set-api-key, with a key from mini keys create.")
-        if found["used_at"] is None or now - found["used_at"] >= USED_EVERY:
+        if found["used_at"] is None or abs(now - found["used_at"]) >= USED_EVERY:
             self._db.update("keys", {"name": found["name"], "used_at": now}, "name")
         return _info(found)
 

@@ -112,7 +112,8 @@ class CronRuns:
         self._db.execute(sql, app=app, entry=entry, old=slot - KEPT)
         return True
 
-    def last(self, app: int, entry: str) -> float | None:
-        sql = "SELECT MAX(slot) AS slot FROM cron_runs WHERE app = :app AND entry = :entry"
-        slot = self._db.query(sql, app=app, entry=entry)[0]["slot"]
+    def last(self, app: int, entry: str, now: float) -> float | None:
+        """The last slot until now. There are later ones where the clock was set back."""
+        sql = "SELECT MAX(slot) AS slot FROM cron_runs WHERE app = :app AND entry = :entry AND slot <= :now"
+        slot = self._db.query(sql, app=app, entry=entry, now=now)[0]["slot"]
         return None if slot is None else float(slot)

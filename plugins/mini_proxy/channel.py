@@ -76,6 +76,15 @@ class Channel(HTTPChannel):
         self.client = Client(addr[0], server.proxy.trusted)
         super().__init__(server, sock, addr, adj, map=map)
 
+    @property
+    def last_activity(self) -> float:
+        """waitress's own measure, which a clock that is set would spoil: when it is written, so is `active_at`."""
+        return self.active_at
+
+    @last_activity.setter
+    def last_activity(self, _: float) -> None:
+        self.active_at = time.monotonic()
+
     def parser_class(self, adj: Adjustments) -> Request:  # type: ignore[override]
         return Request(adj, self.server.proxy.admit)
 
@@ -116,7 +125,7 @@ class Channel(HTTPChannel):
             return
         if self.lingering_until:
             return
-        self.last_activity = time.time()
+        self.active_at = time.monotonic()
         last = self.requests[-1] if self.requests else None
         if last is None:
             self.received(data)
@@ -190,14 +199,14 @@ class Channel(HTTPChannel):
                 data = data[sent:]
             self.outbufs[-1].append(data)
             self.total_outbufs_len += len(data)
-        self.last_activity = time.time()
+        self.active_at = time.monotonic()
         self.server.loop.refresh(self)
 
     def finish(self, *, close: bool) -> None:
         """The response is complete: on to the next request, or to the end of the connection."""
         if self.socket is None or not self.requests:
             return
-        self.last_activity = time.time()
+        self.active_at = time.monotonic()
         self.problem = None
         rest = bytes(self.requests[0].rest)
         with self.requests_lock:
@@ -297,9 +306,9 @@ class Server(TcpWSGIServer):
         """Closes what has been idle, or does not get on, for too long. Called from time to time by waitress."""
 
     def sweep(self) -> None:
-        options, wall, clock = self.proxy.options, time.time(), time.monotonic()
+        options, clock = self.proxy.options, time.monotonic()
         for channel in list(self.channels()):
-            idle = wall - channel.last_activity
+            idle = clock - channel.active_at
             if channel.lingering_until:
                 expired = clock > channel.lingering_until
             elif channel.total_outbufs_len:

@@ -431,7 +431,8 @@ class Master:
                     }
                 case "activity":
                     await asyncio.gather(*(self._ask(worker) for worker in self._workers))
-                    return {"activity": self._activity}
+                    now = time.monotonic()
+                    return {"activity": {app: now - at for app, at in self._activity.items()}}
                 case "status":
                     await asyncio.gather(*(self._ask(worker) for worker in self._workers))
                     return self._about()

@@ -92,7 +92,6 @@ class Proxy:
             request.host = channel.local_host
         found = self.table.find(request.host, request.raw_path)
         if found == PLATFORM and self.table.controller is not None and request.problem is None:
-            self._platform.last = time.time()
             self._start(channel, request, self._platform, [self.table.controller])
             return
         problem = request.problem or self._problem(request, found)
@@ -104,7 +103,7 @@ class Proxy:
 
     def _begin_route(self, channel: Channel, request: Request, found: CompiledRoute) -> None:
         app = self.app(found.route.app)
-        app.last = time.time()
+        app.last = self.now()
         if found.route.state != "live":
             self._park(channel, request, app, asleep=found.route.state == "asleep")
             return
@@ -242,8 +241,9 @@ class Proxy:
     # --- what is asked of a worker
 
     def activity(self) -> dict[str, float]:
-        """App → when it was last asked for; apps with something open count as asked for now."""
-        now = time.time()
+        """App → when it was last asked for, by the clock that is never set and that all processes share; apps with
+        something open count as asked for now."""
+        now = self.now()
         waiting = {app for app, _ in self._waiting.values()}
         return {
             name: now if app.requests or app.streams or app in waiting else app.last

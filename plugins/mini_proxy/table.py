@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from mini_core.hosts import canonical
@@ -16,7 +15,7 @@ PLATFORM = "platform"
 
 class App:
     """What a worker knows of one app. requests: in flight, as the cap counts them. streams: WebSockets and event
-    streams. last: when it was last asked for, seconds since the epoch."""
+    streams. last: when it was last asked for (monotonic); 0: never."""
 
     is_platform = False
 
@@ -127,4 +126,3 @@ class PlatformApp(App):
     def __init__(self, options: Options) -> None:
         super().__init__("", -1, options)
         self.response_timeout = CONTROLLER_TIMEOUT
-        self.last = time.time()

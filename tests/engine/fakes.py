@@ -173,6 +173,7 @@ class World:
         self.router_runs = False
         self.router_starts = 0
         self.asked: dict[str, float] = {}
+        """App → seconds since its last request."""
         self.events: list[Event] = []
         self.refusals: list[str] = []
         self.addons: dict[str, str] = {}

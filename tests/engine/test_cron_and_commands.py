@@ -150,7 +150,23 @@ def test_a_deploy_between_a_slot_and_the_look_for_it_does_not_swallow_the_slot(l
         lab.store.apps.change(app, deployed_at=at(f"2026-03-02{deployed}"))
         cron._next_check = 0.0
         cron.check()
-    assert lab.store.cron.last(app, "hourly") == at("2026-03-02T10:00:00")
+    assert lab.store.cron.last(app, "hourly", now) == at("2026-03-02T10:00:00")
+
+
+def test_a_clock_that_jumps_neither_stops_the_slots_nor_runs_one_twice(lab: Lab):
+    toml = '[cron]\nhourly = { schedule = "0 * * * *", command = "clean up" }\n'
+    lab.deploy(web=["serve", "hello"], **{"file_mini.toml": toml})
+    app, now = lab.store.apps.get("blog").id, 0.0
+    lab.store.apps.change(app, deployed_at=at("2026-03-02T11:30:00"))
+    cron = Cron(lab.controller._parts, lambda: None, clock=lambda: now)
+    taken: list[str] = []
+    for moment in ("12:00:04", "15:30:00", "12:30:00", "12:59:59", "13:00:04", "14:00:04", "15:00:04", "16:00:04"):
+        now = at(f"2026-03-02T{moment}")
+        cron._next_check = 0.0
+        cron.check()
+        runs = lab.store.cron._db.query("SELECT slot FROM cron_runs ORDER BY rowid")
+        taken = [datetime.fromtimestamp(run["slot"]).strftime("%H:%M") for run in runs]
+    assert taken == ["12:00", "15:00", "13:00", "14:00", "16:00"]
 
 
 @pytest.mark.slow

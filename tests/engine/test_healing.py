@@ -9,10 +9,11 @@ from collections.abc import Callable
 import pytest
 
 from mini_core import api
-from mini_core.engine.supervise import CALM, delay
+from mini_core.engine.supervise import CALM, delay, is_due
 from mini_core.errors import Conflict, StartError
+from mini_core.store import records
 from mini_core.testing import until
-from mini_core.types import InstanceStatus
+from mini_core.types import InstanceStatus, from_data
 from tests.engine.conftest import Lab
 from tests.engine.fakes import FakeRuntime, Instance
 
@@ -239,7 +240,7 @@ def test_an_idle_app_sleeps_and_the_next_request_wakes_it_once(make_lab: Callabl
     until(lambda: lab.get() == (503, "asleep"), what="sleep")
     until(lambda: not lab.world.instances, what="no instances")
     assert lab.controller.app("blog", "").state == "asleep"
-    lab.world.asked["blog"] = time.time() + 3600
+    lab.world.asked["blog"] = 0.0
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(5) as pool:
@@ -284,6 +285,36 @@ def test_a_platform_that_has_just_come_up_lets_its_apps_be_asked_for_first(make_
     lab.reopen(idle=60.0)
     lab.controller._engine.sleeper.check()
     assert lab.get() == (200, "hello")
+
+
+@pytest.mark.parametrize(("delays", "due"), [(-1.0, True), (0.9, False), (1.1, True), (1e6, True)])
+def test_a_next_try_that_is_further_away_than_it_ever_was_is_due(delays: float, due: bool):
+    then = 1000.0 + delays * delay(3)
+    columns = {"id": "a", "app": 1, "release": 1, "process": "web", "index": 1, "kind": "web", "phase": "live"}
+    item = from_data(records.Instance, columns | {"created_at": 0.0, "crashes": 3, "next_try": then})
+    assert is_due(item, 1000.0) is due
+
+
+def test_a_clock_that_jumps_back_does_not_keep_a_worker_from_being_well(lab: Lab):
+    lab.deploy(web=["serve", "hello"], worker=["work"])
+    (worker,) = lab.store.instances.find(process="worker")
+    lab.store.instances.change(worker.id, healthy=0, started_at=time.time() + 86_400.0)
+    until(lambda: lab.store.instances.get(worker.id).healthy, what="health")
+
+
+def test_a_clock_that_jumps_back_keeps_no_idle_app_awake(make_lab: Callable[..., Lab]):
+    lab = make_lab(idle=0.3)
+    lab.deploy(web=["serve", "hello"])
+    lab.store.apps.change(lab.store.apps.get("blog").id, deployed_at=time.time() + 86_400.0)
+    until(lambda: lab.get() == (503, "asleep"), what="sleep")
+
+
+def test_a_clock_that_jumps_back_keeps_no_stored_job_waiting(lab: Lab):
+    with lab.store.transaction():
+        lab.store.jobs.add("destroy", "ghost", data={"app": 999, "actor": "me"})
+        lab.store.jobs.failed(lab.store.jobs.all()[0], "the engine does not answer", time.time() + 86_400.0)
+    lab.controller._engine.worker.wake()
+    until(lambda: not lab.store.jobs.all(), what="the job's end")
 
 
 def test_a_clock_that_jumps_back_does_not_keep_a_crashed_instance_waiting(lab: Lab):

@@ -45,7 +45,7 @@ def test_a_database_of_every_released_schema_is_brought_up_to_date(tmp_path: Pat
         assert stored.release.env["TOKEN"].reveal() == "kept across upgrades"
         assert stored.release.plan.buildpack == "python"
         assert store.deploys.list(app.id)[0].state == "done"
-        assert store.cron.last(app.id, "nightly") is None
+        assert store.cron.last(app.id, "nightly", 1e9) is None
     finally:
         store.close()
     copies = list(tmp_path.glob("mini.db.before-*"))
@@ -234,7 +234,8 @@ def test_a_cron_slot_is_taken_once(store: Store):
     app = store.apps.create("blog", "me")
     assert store.cron.take(app.id, "nightly", 100.0, "a")
     assert not store.cron.take(app.id, "nightly", 100.0, "b")
-    assert store.cron.last(app.id, "nightly") == 100.0
+    assert store.cron.last(app.id, "nightly", 100.0) == 100.0
+    assert store.cron.last(app.id, "nightly", 99.0) is None
 
 
 def test_destroying_an_app_takes_all_its_rows_along(store: Store):
