@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import tempfile
 import time
@@ -54,16 +53,23 @@ def deploy(
     """
     names = _all_apps(path) if everything else [context.named_app(app) or context.folder_app(path)]
     names = [check_app(name) if name else "" for name in names]
+    if not names[0] and len(several := _apps_of(path)) > 1:
+        raise UsageError(
+            f"mini.toml lists several apps: {', '.join(several)}",
+            hint=f"mini deploy --all, or one of them: mini deploy {path} {several[0]}",
+        )
     if not names[0] and not context.address().is_local and not context.interactive:
         raise UsageError("No app named: pass -a NAME or set MINI_APP", hint="mini deploy PATH NAME works, too.")
     env = _read_env(context, env_files)
-    with tempfile.TemporaryDirectory(prefix="mini-") as folder:
-        archive = Path(folder) / "source.tar.gz"
-        packed = _pack(context, path, archive)
-        wishes = api.DeployOptions(
-            origin=packed.origin, env=env, timeout=timeout, buildpack=buildpack, path=inner, no_cache=no_cache
-        )
-        codes = [_deploy_one(context, path, name, archive, wishes, detach) for name in names]
+    wishes = api.DeployOptions(env=env, timeout=timeout, buildpack=buildpack, path=inner, no_cache=no_cache)
+    try:
+        with tempfile.TemporaryDirectory(prefix="mini-") as folder:
+            archive = Path(folder) / "source.tar.gz"
+            wishes = replace(wishes, origin=_pack(context, path, archive).origin)
+            codes = [_deploy_one(context, path, name, archive, wishes, detach) for name in names]
+    except KeyboardInterrupt:
+        context.info("Stopped before it was sent.")
+        raise click.exceptions.Exit(130) from None
     if any(codes):
         raise click.exceptions.Exit(max(codes))
 
@@ -136,9 +142,11 @@ def _refuse_home(path: Path) -> None:
 
 
 def _send(context: Context, app: str, archive: Path, wishes: api.DeployOptions) -> api.DeployInfo:
-    client, total, lines = context.client(), archive.stat().st_size, Lines()
+    client, total, lines, done = context.client(), archive.stat().st_size, Lines(), 0
 
     def progress(sent: int) -> None:
+        nonlocal done
+        done = sent
         if total > 4_000_000:
             lines.passing(f"      Sending {size(sent)} of {size(total)}")
 
@@ -147,7 +155,8 @@ def _send(context: Context, app: str, archive: Path, wishes: api.DeployOptions) 
         return client.upload(f"/v1/apps/{segment(app)}/deploys", archive, headers, api.DeployInfo, progress)
     except KeyboardInterrupt:
         lines.close()
-        context.info("Nothing was deployed.")
+        arrived = f"All was sent: whether a deploy has begun, says mini deploys -a {app}"
+        context.info(arrived if done >= total else "Nothing was deployed.")
         raise click.exceptions.Exit(130) from None
     finally:
         lines.close()
@@ -165,13 +174,18 @@ def _read_env(context: Context, files: tuple[Path, ...]) -> dict[str, str]:
 
 
 def _all_apps(path: Path) -> list[str]:
+    names = _apps_of(path)
+    if not names:
+        hint = "Add [apps.NAME] with a path for each, or deploy without --all."
+        raise UsageError(f"{path / 'mini.toml'} lists no apps", hint=hint)
+    return names
+
+
+def _apps_of(path: Path) -> list[str]:
+    """Names of the apps that mini.toml lists."""
+    file = path / "mini.toml"
+    if not file.is_file():
+        return []
     from mini_core.manifest import parse_mini_toml
 
-    file = path / "mini.toml"
-    text = ""
-    with contextlib.suppress(OSError):
-        text = file.read_text("utf-8")
-    names = [item.name for item in parse_mini_toml(text, str(file)).apps]
-    if not names:
-        raise UsageError(f"{file} lists no apps", hint="Add [apps.NAME] with a path for each, or deploy without --all.")
-    return names
+    return [item.name for item in parse_mini_toml(file.read_text("utf-8"), str(file)).apps]

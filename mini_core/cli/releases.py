@@ -10,7 +10,7 @@ import click
 from mini_core import api
 from mini_core.cli.base import DefaultGroup, on_app, pass_context
 from mini_core.cli.context import Context
-from mini_core.cli.output import age, memory, moment, table
+from mini_core.cli.output import age, memory, moment, plural, table
 from mini_core.cli.view import follow
 from mini_core.client.http import segment
 from mini_core.errors import UsageError
@@ -61,7 +61,8 @@ def _lines(item: api.ReleaseInfo) -> Iterator[str]:
     yield f"v{item.version}{state}: {item.reason}"
     yield f"Created:   {moment(item.created_at)} by key {item.created_by}"
     if item.commit:
-        yield f"Commit:    {item.commit}{f' and {item.changed} changed files' if item.changed else ''}"
+        changed = f" and {plural(item.changed, 'changed file')}" if item.changed else ""
+        yield f"Commit:    {item.commit}{changed}"
     yield f"Image:     {item.image}{'' if item.image_kept else ' (gone)'}"
     if item.plan:
         yield f"Plan:      {headline(item.plan)}"
@@ -90,7 +91,8 @@ def rollback(context: Context, release: str, detach: bool) -> None:
     name = context.app()
     request = api.Rollback(version=_version(release) if release else None)
     info = context.client().post(f"/v1/apps/{segment(name)}/rollback", request, api.DeployInfo)
-    follow(context, info, done=f"Rolled {context.named(name)} back; this is {{version}}.", detach=detach)
+    to = (info.reason if info else "").removeprefix("rollback ")
+    follow(context, info, done=f"Rolled {context.named(name)} back {to}; this is {{version}}.", detach=detach)
 
 
 def _version(text: str) -> int:

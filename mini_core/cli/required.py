@@ -21,12 +21,14 @@ def ask_for_required(context: Context, folder: Path, app: str, wishes: api.Deplo
 
     manifest = read_manifest(FolderSource(folder), wishes.path, app)
     wanted = [entry for entry in manifest.env if entry.kind == "required" and entry.name not in wishes.env]
-    missing = [entry for entry in wanted if entry.name not in _known(context, app)] if wanted else []
+    known = _known(context, app) if wanted else None
+    missing = [entry for entry in wanted if entry.name not in (known or {})]
     if missing and not context.interactive:
         names = ", ".join(entry.name for entry in missing)
-        todo = " ".join(f"{entry.name}=…" for entry in missing)
+        setting = f"mini env set {' '.join(f'{entry.name}=…' for entry in missing)} -a {app or 'NAME'}"
+        first = "" if known is not None else f"mini apps create {app or 'NAME'}, then "
         raise ConfigError(
-            f"Not set, though the app requires it: {names}", hint=f"mini deploy --env-file FILE, or mini env set {todo}"
+            f"Not set, though the app requires it: {names}", hint=f"mini deploy --env-file FILE, or {first}{setting}"
         )
     return {
         entry.name: click.prompt(f"{entry.name} ({entry.description or 'required'})", hide_input=True, err=True)
@@ -34,11 +36,12 @@ def ask_for_required(context: Context, folder: Path, app: str, wishes: api.Deplo
     }
 
 
-def _known(context: Context, app: str) -> dict[str, str]:
+def _known(context: Context, app: str) -> dict[str, str] | None:
+    """What is set; None where there is no such app yet."""
     if not app:
-        return {}
+        return None
     try:
         known: dict[str, str] = context.client().get(f"/v1/apps/{segment(app)}/env")
     except NotFound:
-        return {}
+        return None
     return known

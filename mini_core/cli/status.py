@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import click
@@ -10,7 +11,7 @@ from mini_core import api
 from mini_core.cli.base import on_server, pass_context
 from mini_core.cli.context import Context
 from mini_core.cli.output import age, moment, plural, table
-from mini_core.errors import Denied, Unavailable
+from mini_core.errors import MiniError, UsageError
 from mini_core.quantities import size
 from mini_core.types import Check
 
@@ -67,8 +68,10 @@ def doctor(context: Context) -> None:
     """Checks everything that mini needs, and says which command mends what is wrong. Exits with 1 for errors."""
     try:
         checks = context.client().get("/v1/doctor", api.DoctorInfo).checks
-    except (Unavailable, Denied) as error:
-        checks = (Check(name="platform", state="error", detail=error.message, hint=error.hint), *_checks_here())
+    except UsageError:
+        raise
+    except MiniError as error:
+        checks = (Check(name="platform", state="error", detail=error.message, hint=error.hint), *_checks_here(context))
     width = max((len(check.name) for check in checks), default=0)
     context.data(api.DoctorInfo(checks=checks), [line for check in checks for line in _check_lines(check, width)])
     if any(check.state == "error" for check in checks):
@@ -81,8 +84,14 @@ def _check_lines(check: Check, width: int) -> Iterator[str]:
         yield f"{'':<8}  {'':<{width}}  {check.hint}"
 
 
-def _checks_here() -> Iterator[Check]:
-    """What can be said without a server."""
+def _checks_here(context: Context) -> Iterator[Check]:
+    """What can be said without a server; of the local platform more than of one elsewhere."""
+    if context.address().is_local and sys.platform != "win32":
+        from mini_core.paths import find_paths
+        from mini_core.server.doctor import offline_checks
+
+        yield from (check for check in offline_checks(find_paths()) if check.name != "platform")
+        return
     from mini_core.plugins import load_plugins
 
     for info in load_plugins().infos():

@@ -184,26 +184,31 @@ def follow(
         begun = f"waits for deploy {info.waiting_for}" if info.waiting_for else "started"
         context.info(f"Deploy {info.id} {begun}. Follow: mini deploys attach {info.id}")
         return
-    client = context.client()
-    app = client.get(f"/v1/apps/{segment(info.app)}", api.AppInfo)
-    view = DeployView(context, info.app, numbered=numbered, thing=_thing(context, app))
-    lookup = Lookup(info.url)
-    ended = info
     try:
-        for event in follow_deploy(client, info.id, say=view.lines.passing, after=after):
-            view.event(event)
-            ended = from_data(api.DeployInfo, event.data) if event.kind in LAST else ended
+        app = context.client().get(f"/v1/apps/{segment(info.app)}", api.AppInfo)
+        view = DeployView(context, info.app, numbered=numbered, thing=_thing(context, app))
+        lookup = Lookup(info.url)
+        ended = _watch(context, info, view, after)
     except KeyboardInterrupt:
-        view.close()
         context.info(f"Deploy {info.id} goes on. Follow: mini deploys attach {info.id}")
         raise click.exceptions.Exit(130) from None
-    finally:
-        view.close()
     if context.json:
         context.document(ended)
     if ended.state in ("failed", "cancelled"):
         _show_failure(context, ended, app, view)
     _show_success(context, ended, app, done, nothing, lookup)
+
+
+def _watch(context: Context, info: api.DeployInfo, view: DeployView, after: int) -> api.DeployInfo:
+    """Shows a deploy's events; how it ended."""
+    try:
+        for event in follow_deploy(context.client(), info.id, say=view.lines.passing, after=after):
+            view.event(event)
+            if event.kind in LAST:
+                return from_data(api.DeployInfo, event.data)
+    finally:
+        view.close()
+    return info
 
 
 def _thing(context: Context, app: api.AppInfo) -> str:

@@ -35,6 +35,7 @@ def checks(controller: Controller) -> tuple[Check, ...]:
     settings, paths = controller.settings, controller.paths
     status = controller.status("")
     return _run(
+        lambda: settings_file(paths),
         lambda: disk(paths.data, settings.disk_reserve),
         lambda: folders(paths),
         lambda: sockets(paths),
@@ -92,6 +93,15 @@ def stopped(paths: Paths) -> Iterator[Check]:
         )
     else:
         yield Check(name="platform", state="skipped", detail="It does not run.", hint="mini up --detach")
+
+
+def settings_file(paths: Paths) -> Iterator[Check]:
+    """A mistake made in it since the start is found before the next one."""
+    try:
+        load_settings(paths.settings)
+    except MiniError as error:
+        detail = f"The next start would fail: {error.message}"
+        yield Check(name="settings", state="error", detail=detail, hint=error.hint)
 
 
 def disk(folder: Path, reserve: int) -> Iterator[Check]:

@@ -188,10 +188,10 @@ class FakeController(Controller):
             self.create_app(api.NewApp(name=app), actor, base_url)
         return self.job(app, "deploy", actor)
 
-    def job(self, app: str, kind: str, actor: str) -> api.DeployInfo:
-        number = 41 + len(self.jobs)
+    def job(self, app: str, kind: str, actor: str, reason: str = "") -> api.DeployInfo:
+        number, now = 41 + len(self.jobs), time.time()
         self.jobs[number] = api.DeployInfo(
-            id=number, app=app, kind=kind, state="running", step="received", actor=actor, created_at=time.time()
+            id=number, app=app, kind=kind, state="running", step="received", actor=actor, created_at=now, reason=reason
         )
         return self.jobs[number]
 
@@ -239,7 +239,7 @@ class FakeController(Controller):
 
     def rollback(self, app: str, request: api.Rollback, actor: str) -> api.DeployInfo:
         self.calls.append(("rollback", app, request.version))
-        return self.job(app, "rollback", actor)
+        return self.job(app, "rollback", actor, reason=f"rollback to v{request.version or 1}")
 
     def env(self, app: str, *, build: bool = False) -> dict[str, str]:
         self.app(app, "")

@@ -132,6 +132,16 @@ def test_all_apps_of_a_monorepo_are_deployed(mini: Mini, server: FakeServer, fol
     assert result.out.count("🚀") == 2
 
 
+def test_which_of_several_apps_is_meant_has_to_be_said(mini: Mini, server: FakeServer, folder: Path):
+    (folder / "mini.toml").write_text('[apps.shop]\npath = "web"\n[apps.shop-api]\npath = "api"\n')
+    result = mini("deploy", code=2)
+    assert result.err.splitlines() == [
+        "Error: mini.toml lists several apps: shop, shop-api",
+        "mini deploy --all, or one of them: mini deploy . shop",
+    ]
+    assert server.controller.known == {}
+
+
 def test_an_unchanged_source_is_said_to_be_unchanged(mini: Mini, server: FakeServer, folder: Path):
     server.controller.script = lambda _, after: iter([said(1, "", "done")])
     server.controller.outcome = {"state": "done", "release": 7, "unchanged": True}
@@ -305,7 +315,9 @@ def test_warnings_and_lines_between_steps_keep_whole_lines(mini: Mini, server: F
 def test_required_variables_are_demanded_before_anything_is_sent(mini: Mini, server: FakeServer, folder: Path):
     (folder / "app.json").write_text('{"env": {"API_KEY": {"required": true, "description": "of the shop"}}}')
     result = mini("deploy", ".", "blog", code=1)
-    assert "Error: Not set, though the app requires it: API_KEY" in result.err
+    first, then = result.err.splitlines()[-2:]
+    assert first == "Error: Not set, though the app requires it: API_KEY"
+    assert then == "mini deploy --env-file FILE, or mini apps create blog, then mini env set API_KEY=… -a blog"
     assert server.controller.sources == []
     (folder / "values").write_text("API_KEY=1\n")
     mini("deploy", ".", "blog", "--env-file", "values")
@@ -348,6 +360,17 @@ def test_ctrl_c_leaves_the_deploy_going_on_and_says_so(server: FakeServer, folde
     assert process.returncode == 130
     assert rest.strip().splitlines()[-1] == "Deploy 41 goes on. Follow: mini deploys attach 41"
     assert "Traceback" not in rest
+
+
+def test_ctrl_c_while_packing_says_that_nothing_was_sent(
+    mini: Mini, server: FakeServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mini_core.cli.deploy.pack", interrupted)
+    assert mini("deploy", ".", "blog", code=130).err.splitlines()[-1] == "Stopped before it was sent."
+    assert server.controller.sources == []
 
 
 def test_no_colour_and_no_progress_where_there_is_no_terminal(mini: Mini, server: FakeServer, folder: Path):

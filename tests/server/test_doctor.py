@@ -116,6 +116,13 @@ def test_a_setting_that_is_wrong_is_the_only_finding(paths: Paths) -> None:
     assert "port" in check.detail
 
 
+def test_a_setting_made_wrong_while_the_platform_runs_is_found_before_the_next_start(paths: Paths) -> None:
+    paths.config.mkdir(parents=True)
+    paths.settings.write_text('drain = "soon"')
+    check = one(doctor.settings_file(paths))
+    assert check.state == "error" and check.detail.startswith("The next start would fail: ")
+
+
 def test_the_api_merges_the_cores_checks_with_those_of_the_controller(platform: Platform) -> None:
     checks = platform.key.get("/v1/doctor").json()["checks"]
     found = {check["name"]: check["state"] for check in checks}
