@@ -123,8 +123,17 @@ class Pipeline:
         if "limits" not in self.parts.runtime.abilities and any(item.cpu for item in self.request.limits.values()):
             self.job.emit(f"The {self.parts.runtime.name} runtime cannot hold a CPU limit", kind="warning")
         draft = releases.from_release(self.parts, self.app, stored, self.request, kind, self.deploy.reason)
+        if kind == "rollback":
+            self._tell_volumes(draft)
         self.unchanged = kind != "rollback" and self._is_running(draft)
         return draft
+
+    def _tell_volumes(self, draft: Draft) -> None:
+        """What an earlier release does not mount is kept, and should not be looked for."""
+        there = {item.target for item in draft.volumes}
+        for gone in sorted({item.target for item in self.current().release.volumes} - there):
+            again = f"mini volumes add {gone} -a {self.app.name}"
+            self.job.emit(f"That release has no volume at {gone}: its files are kept for {again}", kind="warning")
 
     def _from_source(self) -> Draft | None:
         options = self.request.options

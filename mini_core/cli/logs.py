@@ -94,7 +94,7 @@ TIMES = {"crashing_since", "next_try"}
 
 
 def _event_line(event: Event) -> str:
-    shown = {name: item for name, item in event.data.items() if item not in (None, "", [], {})}
+    shown = {name: item for name, item in event.data.items() if item is not False and item not in (None, "", [], {})}
     shown |= {name: moment(shown[name]).partition(" ")[2] for name in TIMES & shown.keys()}
     details = " ".join(f"{name}={item}" for name, item in shown.items())
     return f"{moment(event.at)}  {event.kind:<18} {event.app:<16} {event.actor:<10} {details}".rstrip()

@@ -34,9 +34,19 @@ def ps(context: Context, app: str) -> None:
     if note := why_silent(context, shown):
         context.info(note)
     elif shown.release is None and not found:
-        context.info(f"Nothing of {context.named(name)} runs yet. Deploy it: mini deploy . {name}")
+        context.info(f"Nothing of {context.named(name)} runs yet. {_why_not_yet(context, name)}")
     elif not found:
         context.info(f"Nothing of {context.named(name)} runs.")
+
+
+def _why_not_yet(context: Context, name: str) -> str:
+    """Of an app without a release: what came of its last deploy, or how to make one."""
+    last = context.client().get(f"/v1/apps/{segment(name)}/deploys", tuple[api.DeployInfo, ...], limit=1)
+    if last and last[0].state == "failed":
+        return f"Its last deploy failed: mini deploys show {last[0].id}"
+    if last and last[0].state in ("running", "waiting"):
+        return f"Its first deploy is under way: mini deploys attach {last[0].id}"
+    return f"Deploy it: mini deploy . {name}"
 
 
 def _row(item: api.InstanceInfo) -> tuple[str, ...]:

@@ -322,9 +322,12 @@ def failure_lines(context: Context, info: api.DeployInfo, seen: DeployView | Non
     """Which step failed and why, the last lines of its log unless the user has just seen them, and what to do."""
     error = context.style("Error: ", fg="red", bold=True)
     failure = info.failure
-    if info.state == "cancelled" or failure is None:
-        what = "was cancelled" if info.state == "cancelled" else "failed"
-        yield f"{error}Deploy {info.id} {what}{f': {without_stop(failure.message)}' if failure else ''}"
+    if info.state == "cancelled":
+        how = without_stop(failure.message) if failure else "Cancelled"
+        yield f"{error}Deploy {info.id} was {how[0].lower()}{how[1:]}"
+        return
+    if failure is None:
+        yield f"{error}Deploy {info.id} failed"
         return
     step = failure.step or info.step
     said = failure.message.startswith(step) or (step == "received" and info.kind != "deploy")

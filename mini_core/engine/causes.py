@@ -5,9 +5,10 @@ A file that a message names is shortened to its path in the app's folder, which 
 
 from __future__ import annotations
 
+import itertools
 import re
 import signal as signals
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from mini_core.types import Value
 
@@ -92,7 +93,7 @@ class Cause(Value):
 
 def explain(app: str, lines: Sequence[str], exit_code: int | None, signal: int | None, *, limit: int) -> Cause:
     """What the lines tell; limit: of the tail."""
-    looked_at = [line for line in lines if not NOISE.match(line)][-LOOKED_AT:]
+    looked_at = folded(line for line in lines if not NOISE.match(line))[-LOOKED_AT:]
     for pattern, hint in _CAUSES:
         for number, line in enumerate(looked_at):
             if match := re.search(pattern, line):
@@ -100,6 +101,15 @@ def explain(app: str, lines: Sequence[str], exit_code: int | None, signal: int |
                 return Cause(hint=hint.format(*found, app=app), tail=_shortened(looked_at, number, limit))
     tail = tuple(looked_at[-limit:])
     return Cause(hint=_without_a_word(tail, exit_code, signal), tail=tail)
+
+
+def folded(lines: Iterable[str]) -> list[str]:
+    """The lines, with how often one came where it came again and again, as probes leave it."""
+    found: list[str] = []
+    for line, same in itertools.groupby(lines):
+        count = sum(1 for _ in same)
+        found += [line] * count if count < 3 else [line, f"({count} times)"]
+    return found
 
 
 def _shortened(lines: Sequence[str], telling: int, limit: int) -> tuple[str, ...]:

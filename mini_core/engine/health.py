@@ -13,9 +13,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
+from mini_core.engine.causes import folded
 from mini_core.engine.failures import InstanceFailed, ended
 from mini_core.interfaces import Runtime
-from mini_core.types import Endpoint, InstanceSpec, InstanceStatus, LogLine, Value
+from mini_core.types import Endpoint, Health, InstanceSpec, InstanceStatus, LogLine, Value
 
 CONNECT_TIMEOUT = 1.0
 """Seconds for a connection: to a container that has just ended it would take the machine three to see that."""
@@ -223,7 +224,7 @@ class Watch:
         return deque(self._runtime.logs(self.spec.id), maxlen=KEPT)
 
     def _tail(self) -> list[str]:
-        return [line.text for line in self._lines()]
+        return folded(line.text for line in self._lines())
 
     def _ended(self, status: InstanceStatus | None) -> InstanceFailed:
         if status is None:
@@ -246,7 +247,7 @@ class Watch:
             return InstanceFailed(
                 f"{self.name} was not healthy within {seconds}: {where}{self._last.detail}.",
                 code="unhealthy",
-                hint=_advice(path, self._host, self._last),
+                hint=_advice(self.spec.plan.health, self._host, self._last),
                 tail=self._tail(),
             )
         port = self.spec.endpoint.port if self.spec.endpoint else 0
@@ -255,17 +256,21 @@ class Watch:
         return InstanceFailed(
             f"{self.name} never listened on port {port} within {seconds}{instead}.",
             code="never-listens",
-            hint="Listen on $PORT; for a slow start, raise [health] timeout in mini.toml.",
+            hint=f"Listen on $PORT; {_slow_start(self.spec.plan.health.timeout)}",
             tail=self._tail(),
         )
 
 
-def _advice(path: str, host: str, last: Answer) -> str:
+def _slow_start(timeout: float) -> str:
+    return f'for a slow start, in mini.toml: [health] timeout = "{2 * timeout:.0f}s"'
+
+
+def _advice(health: Health, host: str, last: Answer) -> str:
     """What to do about an app that answers, but not well."""
     if last.own_check:
         return 'Mend the HEALTHCHECK, or have a path asked for instead: [health] path = "/" in mini.toml.'
     if last.status is None:
-        return "It has to answer HTTP requests; for a slow start, raise [health] timeout in mini.toml."
+        return f"It has to answer HTTP requests; {_slow_start(health.timeout)}"
     if last.status == 400:
         return f"Does it accept the host name {host} (Django: ALLOWED_HOSTS)?"
-    return f"{path} has to answer below 400; [health] path in mini.toml names another one."
+    return f"{health.path} has to answer below 400; [health] path in mini.toml names another one."

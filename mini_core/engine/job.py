@@ -30,6 +30,7 @@ class DeployJob:
         self.deploy = deploy
         self.deadline = time.monotonic() + deploy.timeout
         self.cancelled = threading.Event()
+        self.cancelled_by = ""
         self.redact = Redactor()
         self.step = deploy.step
         self._lines = 0
@@ -56,9 +57,14 @@ class DeployJob:
                 line_ = LogLine(at=time.time(), app=self._app.name, source="build", text=text, process=process)
                 self._book.append(self._app.handle, [line_])
 
+    def cancel(self, actor: str) -> None:
+        self.cancelled_by = actor
+        self.cancelled.set()
+
     def check(self) -> None:
         if self.cancelled.is_set():
-            raise Cancelled("The deploy was cancelled.", hint="The app goes on as it was.")
+            by = f" by key {self.cancelled_by}" if self.cancelled_by else ""
+            raise Cancelled(f"Cancelled{by}.", hint="The app goes on as it was.")
         if time.monotonic() > self.deadline:
             raise Cancelled(
                 f"The deploy took longer than {self.deploy.timeout:.0f} s.",

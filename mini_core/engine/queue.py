@@ -67,7 +67,10 @@ class DeployQueue:
         with self._store.transaction():
             before = self._store.deploys.unfinished(app.id)
             deploy = self._store.deploys.add(app.id, kind, request, actor, **columns)
-            self._store.events.add("deploy.created", actor, app.name, {"deploy": deploy.id, "kind": kind})
+            what = {"deploy": deploy.id, "kind": kind}
+            if columns["reason"] != kind:
+                what["reason"] = columns["reason"]
+            self._store.events.add("deploy.created", actor, app.name, what)
         if before:
             first = before[-1]
             seconds = time.time() - first.created_at
@@ -211,10 +214,12 @@ class DeployQueue:
             app = self._store.apps.by_id(deploy.app)
             self._store.events.add("deploy.cancel", actor, app.name, {"deploy": number})
         if deploy.state == "waiting":
-            self._end(deploy, "cancelled", Failure(code="cancelled", message="Cancelled while it waited."))
+            self._end(
+                deploy, "cancelled", Failure(code="cancelled", message=f"Cancelled by key {actor} while it waited.")
+            )
             self._remove_archive(deploy)
         elif job := self._jobs.get(number):
-            job.cancelled.set()
+            job.cancel(actor)
         return self._store.deploys.get(number)
 
     @staticmethod

@@ -13,7 +13,7 @@ import pytest
 from mini_core import api
 from mini_core.cli.logs import _event_line
 from mini_core.cli.params import parse_moment
-from mini_core.types import Event, LogLine
+from mini_core.types import Event, LogLine, replace
 from tests.cli.conftest import Mini
 from tests.cli.fake_platform import FakeController, FakeServer
 
@@ -82,6 +82,17 @@ def test_ps_speaks_plainly(mini: Mini, blog: FakeController):
     assert " ".join(lines[1].split()) == "web.1 running v2 5 min 100 MB of 512 MB 2% 10.0.0.2:8000 gunicorn app:app"
     assert lines[3] == "web.2 crashed 14 times since 02:03, out of memory (512 MB), next try in 60 s"
     assert lines[4] == "  mini logs blog --process web.2"
+
+
+def test_ps_of_an_app_without_a_release_says_what_came_of_its_first_deploy(
+    mini: Mini, blog: FakeController, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(blog, "ps", lambda app: ())
+    known(blog, state="new", release=None)
+    assert mini("ps", "blog").err.endswith(" runs yet. Deploy it: mini deploy . blog\n")
+    for state, hint in (("running", "attach 41"), ("failed", "show 41")):
+        blog.jobs = {41: replace(blog.job("blog", "deploy", "me"), id=41, state=state)}
+        assert mini("ps", "blog").err.endswith(f": mini deploys {hint}\n")
 
 
 def test_scale_restart_stop_start_and_rollback(mini: Mini, server: FakeServer, blog: FakeController):

@@ -13,7 +13,7 @@ import pytest
 
 from mini_core import api
 from mini_core.controller import open_controller
-from mini_core.engine.causes import explain, how_it_ended
+from mini_core.engine.causes import explain, folded, how_it_ended
 from mini_core.errors import Conflict, MiniError, UsageError
 from mini_core.hooks import Hooks
 from mini_core.plugins import Plugins
@@ -113,6 +113,16 @@ def test_a_telling_line_is_shown_though_a_page_came_after_it():
     cause = explain("blog", lines, 1, None, limit=20)
     assert cause.hint.startswith("The package express is not installed")
     assert (len(cause.tail), cause.tail[0], cause.tail[10], cause.tail[-1]) == (20, lines[1], "…", "Node.js v24")
+
+
+def test_a_line_that_came_again_and_again_leaves_room_for_the_others():
+    assert folded(["boot", "GET /up", "GET /up", "GET /up", "done", "done"]) == [
+        "boot",
+        "GET /up",
+        "(3 times)",
+        "done",
+        "done",
+    ]
 
 
 def test_how_it_ended_is_said_with_the_signal_and_the_exit_code():
@@ -238,7 +248,9 @@ def test_a_waiting_deploy_can_be_cancelled(lab: Lab):
     first = lab.send(web=["work"], steps=[["hang"]])
     second = lab.send()
     assert lab.controller.cancel_deploy(second.id, "me").state == "cancelled"
-    assert lab.ended(second).state == "cancelled"
+    ended = lab.ended(second)
+    assert ended.state == "cancelled" and ended.failure
+    assert ended.failure.message == "Cancelled by key me while it waited."
     lab.controller.cancel_deploy(first.id, "me")
     lab.ended(first)
     with pytest.raises(Conflict):
@@ -261,7 +273,8 @@ def test_a_cancelled_deploy_stops_soon_wherever_it_is(lab: Lab, step: str):
     until(lambda: lab.controller.deploy_info(info.id).step == reached, what=reached)
     began = time.monotonic()
     lab.controller.cancel_deploy(info.id, "me")
-    assert lab.ended(info).state == "cancelled"
+    ended = lab.ended(info)
+    assert ended.state == "cancelled" and ended.failure and ended.failure.message == "Cancelled by key me."
     assert time.monotonic() - began < 5
     lab.at_rest()
     assert (lab.get(), len(lab.world.instances)) == ((200, "old"), 1)

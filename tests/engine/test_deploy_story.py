@@ -115,6 +115,15 @@ def test_a_rollback_restores_source_and_environment_without_a_build(lab: Lab):
     assert lab.controller.env("blog") == {"COLOUR": "crimson"}
 
 
+def test_a_rollback_to_before_a_volume_says_that_its_files_are_kept(lab: Lab):
+    lab.deploy()
+    lab.ended(lab.controller.add_volume("blog", api.VolumeChange(target="/data"), "me"))
+    back = lab.ended(lab.controller.rollback("blog", api.Rollback(version=1), "me"))
+    said = [event.text for event in lab.controller.deploy_events(back.id) if event.kind == "warning"]
+    assert said == ["That release has no volume at /data: its files are kept for mini volumes add /data -a blog"]
+    assert lab.events("deploy.created")[-1].data["reason"] == "rollback to v1"
+
+
 def test_a_rollback_to_what_never_was_is_refused(lab: Lab):
     with pytest.raises(NotFound):
         lab.controller.rollback("blog", api.Rollback(), "me")
