@@ -96,6 +96,8 @@ AppState = Literal["new", "running", "degraded", "crashed", "stopped", "asleep",
 
 
 class AppInfo(Value):
+    """idle: seconds without a request after which it sleeps; 0: never."""
+
     name: str
     state: AppState
     created_at: float
@@ -109,6 +111,7 @@ class AppInfo(Value):
     running: Mapping[str, int] = {}
     deployed_at: float | None = None
     note: str = ""
+    idle: float = 0.0
 
 
 class InstanceInfo(Value):

@@ -9,7 +9,7 @@ import click
 from mini_core import api
 from mini_core.cli.base import HOST, JSON, YES, DefaultGroup, on_app, on_server, options, pass_context
 from mini_core.cli.context import Context, check_app
-from mini_core.cli.output import moment
+from mini_core.cli.output import moment, seconds
 from mini_core.cli.status import app_table
 from mini_core.client.http import segment
 
@@ -50,6 +50,7 @@ def _lines(app: api.AppInfo) -> Iterator[str]:
         "Buildpack": app.buildpack,
         "Runtime": app.runtime,
         "Processes": " ".join(f"{name}={count}" for name, count in sorted(app.formation.items())),
+        "Sleeps": f"after {seconds(app.idle)} without a request" if app.idle else "never",
         "Created": moment(app.created_at),
         "Deployed": moment(app.deployed_at) if app.deployed_at else "never",
     }

@@ -432,7 +432,9 @@ def segment(text: str) -> str:
 
 
 def _query(query: Query) -> str:
-    given = {name: "1" if item is True else item for name, item in query.items() if item not in (None, "", False)}
+    """What is None, False or "" is left out; 0 is not."""
+    said = {name: item for name, item in query.items() if item is not None and item is not False and item != ""}
+    given = {name: "1" if item is True else item for name, item in said.items()}
     return "?" + urlencode(given) if given else ""
 
 

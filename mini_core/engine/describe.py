@@ -9,7 +9,7 @@ from mini_core import api
 from mini_core.engine.causes import signal_name
 from mini_core.engine.failures import megabytes
 from mini_core.engine.parts import Parts
-from mini_core.engine.specs import ONE_SHOT, limits_of, processes_of
+from mini_core.engine.specs import ONE_SHOT, idle_of, limits_of, processes_of
 from mini_core.errors import NotFound
 from mini_core.store.records import App, Deploy, Instance, StoredRelease
 from mini_core.types import InstanceStatus
@@ -89,6 +89,7 @@ def app_info(parts: Parts, app: App, base_url: str) -> api.AppInfo:
         running=_running(live),
         deployed_at=app.deployed_at,
         note=_note(parts, app, stored, worst),
+        idle=idle_of(parts, stored.extras) if stored and formation.get("web") else 0.0,
     )
 
 

@@ -11,6 +11,7 @@ from mini_core.engine import rollout
 from mini_core.engine.job import QuietJob
 from mini_core.engine.parts import Parts
 from mini_core.engine.routing import Publisher
+from mini_core.engine.specs import idle_of
 from mini_core.errors import MiniError, Unavailable
 from mini_core.store.records import App
 
@@ -59,11 +60,10 @@ class Sleeper:
                 self.put_to_sleep(app)
 
     def _idle(self, app: App) -> float:
-        """Seconds without a request after which the app sleeps: what its release says, else what the server says."""
+        """0 where it cannot sleep now."""
         if app.release is None or app.state != "running" or app.asleep:
             return 0.0
-        own = self._store.releases.extras(app.id, app.release).idle
-        return self._parts.settings.idle if own is None else own
+        return idle_of(self._parts, self._store.releases.extras(app.id, app.release))
 
     def _may_sleep(self, app: App) -> bool:
         busy = app.state != "running" or app.asleep or app.maintenance or self._store.deploys.unfinished(app.id)
@@ -120,6 +120,7 @@ class Sleeper:
             time.sleep(0.1)
 
     def _start(self, app: App) -> None:
+        """The request waits for what answers it: workers are started too, and looked after as ever."""
         assert app.release is not None
         stored = self._store.releases.get(app.id, app.release)
         job = QuietJob(WAKE_TIMEOUT)
@@ -127,14 +128,15 @@ class Sleeper:
         try:
             specs = rollout.specs_of(self._parts, app, stored, team)
             rollout.start(self._parts, specs, job)
-            rollout.wait_healthy(self._parts, app, specs, job)
+            asked = {item.id: specs[item.id] for item in team.new if item.kind == "web"}
+            rollout.wait_healthy(self._parts, app, asked, job)
         except BaseException:
             for item in team.new:
                 self._store.instances.change(item.id, phase="retired")
             raise
         with self._store.transaction():
             for item in team.new:
-                self._store.instances.change(item.id, phase="live", routed=int(item.kind == "web"))
+                self._store.instances.change(item.id, phase="live", routed=int(item.kind == "web"), healthy=1)
             self._store.apps.change(app.id, asleep=0)
             self._store.meta.next_generation()
             self._store.events.add("app.awake", "platform", app.name)

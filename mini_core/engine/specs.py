@@ -9,10 +9,15 @@ from collections.abc import Mapping, Sequence
 from mini_core.engine.parts import Parts
 from mini_core.errors import Unavailable
 from mini_core.store.instances import Taken
-from mini_core.store.records import App, Instance, StoredRelease
+from mini_core.store.records import App, Extras, Instance, StoredRelease
 from mini_core.types import Endpoint, InstanceKind, InstanceSpec, Limits, ProcessType, Secret, iter_env
 
 ONE_SHOT: frozenset[InstanceKind] = frozenset(("release", "oneoff", "cron"))
+
+
+def idle_of(parts: Parts, extras: Extras) -> float:
+    """Seconds without a request after which an app sleeps, 0 for never: what its release says, else the server."""
+    return parts.settings.idle if extras.idle is None else extras.idle
 
 
 def processes_of(stored: StoredRelease) -> tuple[ProcessType, ...]:

@@ -230,6 +230,8 @@ def test_logs_are_shown_filtered_and_as_ndjson(mini: Mini, blog: FakeController)
         "Collecting flask",
         "hello  ☃",
     ]
+    mini("logs", "blog", "-n", "0")
+    assert blog.calls[-1][2]["lines"] == 0
     mini("logs", "blog", "--since", "30m")
     assert abs(blog.calls[-1][2]["since"] - (time.time() - 1800)) < 5
 

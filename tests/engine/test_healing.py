@@ -257,9 +257,23 @@ def test_an_app_says_itself_whether_it_sleeps(make_lab: Callable[..., Lab]):
     lab.deploy("blog", web=["serve", "hello"])
     until(lambda: lab.get() == (503, "asleep"), what="sleep")
     assert (lab.get("kept"), lab.get("slow")) == ((200, "kept"), (200, "slow"))
+    assert [lab.controller.app(name, "").idle for name in ("kept", "slow", "blog")] == [0.0, 3600.0, 0.3]
     lab.deploy("slow", web=["serve", "slow"], **{"file_mini.toml": "idle = 0.2\n"})
     until(lambda: lab.get("slow") == (503, "asleep"), what="sleep of the other")
     assert lab.get("kept") == (200, "kept")
+
+
+def test_who_wakes_an_app_waits_for_what_answers_and_not_until_its_workers_are_proven(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+):
+    lab.deploy(web=["serve", "hello"], worker=["work"])
+    lab.controller._engine.sleeper.put_to_sleep(lab.store.apps.get("blog"))
+    until(lambda: not lab.world.instances, what="sleep")
+    monkeypatch.setattr("mini_core.engine.health.SETTLED", 60.0)
+    began = time.monotonic()
+    lab.controller.wake("blog")
+    assert (lab.get(), lab.controller.app("blog", "").state) == ((200, "hello"), "running")
+    assert time.monotonic() - began < 10
 
 
 def test_an_app_that_does_not_wake_says_why_and_is_not_started_by_every_request(lab: Lab):
