@@ -112,8 +112,9 @@ class AppLog:
 
     def _tail(self, count: int, wanted: Callable[[LogLine], bool], since: float, holding: bytes = b"") -> list[LogLine]:
         found: deque[LogLine] = deque()
-        for path in reversed(self._segments()):
-            if len(found) >= count or (since and path.stat().st_mtime < since):
+        for number, path in enumerate(reversed(self._segments())):
+            old = number > 0 and path.stat().st_mtime < since  # of the newest the clock may have been set back
+            if len(found) >= count or old:
                 break
             lines = read_lines(path, holding=holding)
             newest = deque((line for line in lines if wanted(line)), maxlen=count - len(found))

@@ -185,6 +185,8 @@ def test_where_an_instances_log_goes_on_is_found_without_reading_everybody_elses
     book.append("blog", [line(made, "new", "a"), line(made + 1, "new", "b"), line(made + 1, "new", "c")])
     assert [item.text for item in book.last_of("blog", "new", made)] == ["b", "c"]
     assert len(decoded) == 3
+    later = time.time() + 3600  # by a clock that was set back since
+    assert [item.text for item in book.last_of("blog", "new", later)] == ["b", "c"]
     book.close()
 
 
