@@ -87,7 +87,8 @@ def _deploy_one(context: Context, path: Path, app: str, archive: Path, wishes: a
     if not context.address().is_local:
         context.info(f"Deploying {context.named(app)}")
     info = _send(context, app, archive, replace(wishes, env=env))
-    link_app(context.address().text, path, app)
+    if app not in _apps_of(path):  # else the next command here would mean the last of them
+        link_app(context.address().text, path, app)
     try:
         follow(context, info, done="", detach=detach, numbered=True)
     except click.exceptions.Exit as end:

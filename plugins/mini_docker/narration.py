@@ -25,6 +25,7 @@ TAIL = 40
 KEPT = 500
 """Lines that are looked through for the cause."""
 
+_METADATA = re.compile(r"^\[internal\] load metadata for (?:docker\.io/(?:library/)?)?")
 _VERTEX = re.compile(r"\[\s*(?:(?P<stage>\S+)\s+)?(?P<index>\d+)/\d+\]\s+(?P<text>.*)", re.DOTALL)
 _CLASSIC = re.compile(r"Step (?P<number>\d+)/\d+ : (?P<text>.*)", re.DOTALL)
 
@@ -106,7 +107,7 @@ class BuildkitNarrator:
         """Whether a user wants to see it, and what it is called."""
         match = _VERTEX.match(vertex.name)
         if not match:
-            return False, vertex.name
+            return False, _METADATA.sub("FROM ", vertex.name)
         if self._rendered is None:
             return True, " ".join(match["text"].split())
         step = self._rendered.steps.get((match["stage"] or "", int(match["index"])))

@@ -130,6 +130,8 @@ def test_all_apps_of_a_monorepo_are_deployed(mini: Mini, server: FakeServer, fol
     result = mini("deploy", "--all")
     assert sorted(server.controller.known) == ["shop", "shop-api"]
     assert result.out.count("🚀") == 2
+    mini("deploy", ".", "shop")
+    assert "No app named" in mini("logs", code=2).err  # not the last one that was deployed
 
 
 def test_which_of_several_apps_is_meant_has_to_be_said(mini: Mini, server: FakeServer, folder: Path):
