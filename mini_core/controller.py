@@ -242,7 +242,8 @@ class Controller:
     def rollback(self, app: str, request: api.Rollback, actor: str) -> api.DeployInfo:
         found = self._store.apps.get(app)
         requests.current_release(self._parts, found)
-        version = request.version or requests.previous_version(self._parts, found)
+        asked = request.version
+        version = requests.previous_version(self._parts, found) if asked is None else asked
         stored = self._store.releases.get(found.id, version)
         if stored.state != "live":
             raise Conflict(f"v{version} never went live.", hint=f"mini releases {app} lists those that did.")

@@ -24,6 +24,7 @@ from waitress.utilities import Error, RequestEntityTooLarge
 from mini_core import __version__, api
 from mini_core.errors import Unavailable
 from mini_core.paths import private_folder
+from mini_core.quantities import size
 from mini_core.types import encode
 
 UNKNOWN_LIMIT = 64 * 1024
@@ -56,16 +57,19 @@ class _Refusal(Error):
         return f"{self.code} {self._problem.title}", headers, body
 
 
-_TOO_LARGE = api.Problem(
-    status=413,
-    title="The source is too large.",
-    code="too-large",
-    hint="Raise upload in server.toml, or see .miniignore",
-)
 _WRONG_KEY = api.Problem(
     status=401, title="The key is not valid here.", code="denied", hint="Set another: mini config set-api-key"
 )
 _NO_KEY = api.Problem(status=401, title="This needs a key.", code="denied", hint="Set it: mini config set-api-key")
+
+
+def _too_large(limit: int) -> api.Problem:
+    return api.Problem(
+        status=413,
+        title=f"The source is too large: this server takes {size(limit)}.",
+        code="too-large",
+        hint="Leave files out: .miniignore. Or raise upload in server.toml",
+    )
 
 
 class _OnDisk(TempfileBasedBuffer):
@@ -114,7 +118,7 @@ def channel_class(allowed: Allowed, folder: Path | None = None, room: Room = lam
         def received(self, data: bytes) -> int:
             consumed = super().received(data)
             if isinstance(self.error, RequestEntityTooLarge):
-                self.error = _Refusal(_TOO_LARGE)
+                self.error = _Refusal(_too_large(self.adj.max_request_body_size))
             return int(consumed)
 
     class Channel(HTTPChannel):

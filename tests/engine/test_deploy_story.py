@@ -133,6 +133,8 @@ def test_a_rollback_to_what_never_was_is_refused(lab: Lab):
     lab.deploy(web=["exit", "1"])
     with pytest.raises(Conflict, match="never went live"):
         lab.controller.rollback("blog", api.Rollback(version=2), "me")
+    with pytest.raises(NotFound, match="no release v0"):
+        lab.controller.rollback("blog", api.Rollback(version=0), "me")
 
 
 def test_generated_entries_are_made_once_and_kept(lab: Lab):

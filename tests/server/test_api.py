@@ -172,7 +172,9 @@ def test_an_upload_cut_off_leaves_nothing_behind(platform: Platform) -> None:
 def test_a_source_over_the_limit_is_refused(platform: Platform) -> None:
     connection = platform.key.open("POST", "/v1/apps/blog/deploys", None, Content_Type=GZIP, Content_Length="3000000")
     response = connection.getresponse()
-    assert (response.status, json.loads(response.read())["code"]) == (413, "too-large")
+    problem = json.loads(response.read())
+    assert (response.status, problem["code"]) == (413, "too-large")
+    assert problem["title"] == "The source is too large: this server takes 2.0 MB."
     connection.close()
 
 
