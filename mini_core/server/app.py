@@ -208,7 +208,7 @@ def _save(archive: Path) -> None:
         with os.fdopen(os.open(archive, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             shutil.copyfileobj(request.stream, file, 256 * 1024)
     except OSError as error:
-        raise Unavailable(
+        raise disk.full(error) or Unavailable(
             f"The source could not be stored: {error.strerror}", hint="Look at the disk: mini doctor"
         ) from None
 

@@ -84,10 +84,26 @@ class Database:
             yield
             return
         self._committed.calls = []
-        with self._lock, self._db:
+        with self._lock, self._whole():
             yield
         for call in self._committed.calls:
             call()
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """One transaction. What cannot be committed, such as on a full disk, is undone by closing the connection:
+        `dataset` would leave this thread one on which no other can begin."""
+        complete = False
+        try:
+            with self._db:
+                yield
+                complete = True
+        except BaseException:
+            if complete:
+                connection = self._db.executable
+                connection.invalidate()
+                connection.rollback()
+            raise
 
     def when_committed(self, call: Callable[[], None]) -> None:
         """Calls once what this thread has written can be seen by others; never, if that is undone."""
@@ -107,7 +123,7 @@ class Database:
                 raise RuntimeError("the database is closed")
             self._readers += 1
         try:
-            with self._db:
+            with self._whole():
                 yield
         finally:
             with self._gate:

@@ -1,8 +1,8 @@
 """How many requests each app has in flight, over all workers: shared memory that needs no lock.
 
 Every worker has a column of its own that only it writes; a total is the sum over the columns in use. The file is
-sparse: 2 MiB a column, of which only touched pages exist. A page gets its place on the disk before it is first written
-to: on a full one, writing to memory that has none ends the process (SIGBUS).
+sparse: 2 MiB a column, of which only touched pages exist. A whole page gets its place on the disk, whatever the size of
+its blocks, before it is first written to: on a full one, writing to memory that has none ends the process (SIGBUS).
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ class Counters:
 
     def _give_place(self, cell: int) -> None:
         if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(self._file, cell * _CELL, _CELL)
+            start = cell * _CELL // mmap.PAGESIZE * mmap.PAGESIZE
+            os.posix_fallocate(self._file, start, mmap.PAGESIZE)
 
     def set(self, row: int, count: int) -> None:
         self._cells[self._own + row] = min(count, 0xFFFF)

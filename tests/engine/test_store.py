@@ -230,6 +230,19 @@ def test_keys_are_hashed_limited_and_revoked(store: Store, tmp_path: Path):
         store.keys.check(key)
 
 
+def test_a_thread_goes_on_after_a_transaction_that_could_not_be_committed(store: Store):
+    def without_its_app() -> None:
+        with store.transaction():
+            store._db.execute("PRAGMA defer_foreign_keys = ON")  # checked when it is committed
+            store._db.execute("INSERT INTO cron_runs (app, entry, slot, instance) VALUES (999, 'nightly', 100, 'a')")
+
+    with pytest.raises(Exception, match="FOREIGN KEY"):
+        without_its_app()
+    assert store.cron.last(999, "nightly", 100.0) is None
+    store.events.add("app.created", "me", "blog")
+    assert [event.kind for event in store.events.last()] == ["app.created"]
+
+
 def test_a_cron_slot_is_taken_once(store: Store):
     app = store.apps.create("blog", "me")
     assert store.cron.take(app.id, "nightly", 100.0, "a")

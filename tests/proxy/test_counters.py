@@ -32,6 +32,16 @@ def test_what_is_written_to_has_its_place_on_the_disk(tmp_path: Path) -> None:
     counters.set(row, 1)
 
 
+def test_a_page_gets_its_place_as_a_whole_where_the_disks_blocks_are_smaller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placed: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "posix_fallocate", lambda _, start, size: placed.append((start, size)))
+    counters = Counters(tmp_path, 3)
+    counters.row("blog")
+    assert placed and all((start % mmap.PAGESIZE, size) == (0, mmap.PAGESIZE) for start, size in placed)
+
+
 def test_on_a_full_disk_apps_share_a_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counters = Counters(tmp_path, 0)
 
