@@ -25,6 +25,7 @@ from mini_core.engine.parts import Parts
 from mini_core.engine.ports import find_port
 from mini_core.engine.routing import Publisher, target_of
 from mini_core.engine.specs import processes_of, spec_of
+from mini_core.engine.volumes import name_of
 from mini_core.errors import Cancelled, Conflict, MiniError, SourceError, Unavailable
 from mini_core.manifest import shell
 from mini_core.planned import Planned
@@ -129,11 +130,14 @@ class Pipeline:
         return draft
 
     def _tell_volumes(self, draft: Draft) -> None:
-        """What an earlier release does not mount is kept, and should not be looked for."""
+        """What a release no longer mounts is kept, and should not be looked for."""
         there = {item.target for item in draft.volumes}
-        for gone in sorted({item.target for item in self.current().release.volumes} - there):
-            again = f"mini volumes add {gone} -a {self.app.name}"
-            self.job.emit(f"That release has no volume at {gone}: its files are kept for {again}", kind="warning")
+        for gone in self.current().release.volumes if self.app.release is not None else ():
+            if gone.target not in there:
+                name = "" if gone.name == name_of(gone.target) else f" --name {gone.name}"
+                again = f"mini volumes add {gone.target}{name} -a {self.app.name}"
+                text = f"That release has no volume at {gone.target}: its files are kept for {again}"
+                self.job.emit(text, kind="warning")
 
     def _from_source(self) -> Draft | None:
         options = self.request.options
@@ -144,6 +148,7 @@ class Pipeline:
                 planned = self._plan(source, build_env)
             concerned = intake.watched(source, self.app.name, planned, digest)
             draft = self._draft_of(planned, concerned, build_env)
+            self._tell_volumes(draft)
             if not options.no_cache:
                 reused = intake.reusable(self.parts, self.app, draft.build_key)
                 draft = replace(draft, image=reused)
@@ -362,8 +367,9 @@ class Pipeline:
             self.store.apps.change(app, state="running", asleep=0)
         self.store.apps.change(app, release=release.version, hold=0, deployed_at=time.time())
         if self.deploy.kind == "rollback":
-            self.store.apps.set_limits(app, release.limits)
-            self.store.apps.replace_volumes(app, release.volumes)
+            limits, volumes = releases.by_hand(stored)
+            self.store.apps.set_limits(app, limits)
+            self.store.apps.replace_volumes(app, volumes)
         if self.request.limits:
             self.store.apps.set_limits(app, releases.merge_limits(self.app.limits, self.request.limits))
         if self.deploy.kind == "volumes":

@@ -97,6 +97,17 @@ def merge_volumes(declared: tuple[Volume, ...], added: tuple[Volume, ...]) -> tu
     return tuple(by_target[target] for target in sorted(by_target))
 
 
+def by_hand(stored: StoredRelease) -> tuple[dict[str, Limits], tuple[Volume, ...]]:
+    """The limits and the volumes of a release that its repository's files do not have: theirs are not the app's."""
+    limits: dict[str, Limits] = {}
+    volumes, declared = stored.release.volumes, stored.extras
+    for process, item in stored.release.limits.items():
+        known = declared.limits.get(process, Limits())
+        changed = {name: value for name, value in to_data(item).items() if value != getattr(known, name)}
+        limits |= {process: Limits(**changed)} if changed else {}
+    return limits, tuple(item for item in volumes if item not in declared.volumes)
+
+
 def build_key(digest: str, plan: Plan, build_env: Mapping[str, Secret], runtime: str) -> str:
     """The same for what gives the same image."""
     building = replace(plan, processes=(), env=(), evidence=(), summary=(), warnings=())

@@ -31,8 +31,11 @@ def find(parts: Parts, app: App, target: str) -> Volume:
 def removable(parts: Parts, app: App, target: str) -> Volume:
     """One that was added by hand. Raises NotFound, and Conflict for one of the repository's."""
     found = find(parts, app, target)
-    if found not in parts.store.apps.volumes(app.id):
-        raise Conflict(f"mini.toml has the volume {found.target}.", hint="Take it out of there and deploy.")
+    declared = parts.store.releases.extras(app.id, app.release).volumes if app.release is not None else ()
+    if found in declared or found not in parts.store.apps.volumes(app.id):
+        raise Conflict(
+            f"mini.toml has the volume {found.target}.", hint="Take it out of there and deploy; its files are kept."
+        )
     return found
 
 
@@ -55,9 +58,13 @@ def new(parts: Parts, app: App, request: api.VolumeChange) -> Volume:
     return volume
 
 
+def name_of(target: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", target.lower()).strip("-")
+
+
 def _free_name(parts: Parts, app: App, target: str) -> str:
     """From the path; never that of a volume whose files are on their way out: they would take the new ones along."""
-    name, leaving, number = re.sub(r"[^a-z0-9]+", "-", target.lower()).strip("-"), _leaving(parts, app), 1
+    name, leaving, number = name_of(target), _leaving(parts, app), 1
     while (found := f"{name}-{number}" if number > 1 else name) in leaving:
         number += 1
     return found

@@ -372,6 +372,23 @@ def test_volumes_are_mounted_by_a_release_and_removed_on_demand(lab: Lab):
     assert lab.controller.volumes("blog") == ()
 
 
+def test_what_mini_toml_says_stays_its_own_after_a_rollback(lab: Lab):
+    toml = '[volumes]\ndb = "/data"\n[limits]\nmemory = "64m"\n'
+    lab.deploy(web=["serve", "hello"], **{"file_mini.toml": toml})
+    lab.ended(lab.controller.add_volume("blog", api.VolumeChange(target="/more"), "me"))
+    lab.ended(lab.controller.rollback("blog", api.Rollback(version=2), "me"))
+    with pytest.raises(Conflict, match=r"mini\.toml has the volume /data"):
+        lab.controller.remove_volume("blog", "db", "me")
+    later = lab.deploy(web=["serve", "hello"], **{"file_mini.toml": '[limits]\nmemory = "128m"\n'})
+    said = [event.text for event in lab.controller.deploy_events(later.id) if event.kind == "warning"]
+    assert said == [
+        "That release has no volume at /data: its files are kept for mini volumes add /data --name db -a blog"
+    ]
+    stored = lab.store.releases.get(lab.store.apps.get("blog").id, later.release).release
+    assert [item.target for item in stored.volumes] == ["/more"]
+    assert stored.limits[""].memory == 128 * 1024**2
+
+
 def test_a_volume_that_is_added_again_before_the_files_are_gone_is_another_one(lab: Lab):
     lab.deploy()
     data = api.VolumeChange(target="/data")
