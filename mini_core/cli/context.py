@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ class Context:
         self.yes = False
         self.app_option = ""
         self.host_option = ""
+        self.say: Callable[[str], None] = partial(click.echo, err=True)
+        """Writes a line to stderr. A command with a line half written there sets its own."""
         self._client: Client | None = None
 
     # --- which server
@@ -133,10 +136,10 @@ class Context:
         click.echo(text)
 
     def info(self, text: str) -> None:
-        click.echo(text, err=True)
+        self.say(text)
 
     def warn(self, text: str) -> None:
-        click.echo(self.style("Warning: ", fg="yellow") + text, err=True)
+        self.say(self.style("Warning: ", fg="yellow") + text)
 
     def style(self, text: str, **how: Any) -> str:
         """For stderr: colour on a terminal, unless NO_COLOR is set."""

@@ -201,12 +201,14 @@ def follow(
 
 def _watch(context: Context, info: api.DeployInfo, view: DeployView, after: int) -> api.DeployInfo:
     """Shows a deploy's events; how it ended."""
+    before, context.say = context.say, view.lines.line
     try:
         for event in follow_deploy(context.client(), info.id, say=view.lines.passing, after=after):
             view.event(event)
             if event.kind in LAST:
                 return from_data(api.DeployInfo, event.data)
     finally:
+        context.say = before
         view.close()
     return info
 

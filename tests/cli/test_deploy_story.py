@@ -13,12 +13,16 @@ import tarfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mini_core import api
 from mini_core.cli import view
+from mini_core.cli.context import Context
 from mini_core.client import config
+from mini_core.client.follow import follow_deploy
+from mini_core.client.http import Client
 from mini_core.types import replace
 from tests.cli.conftest import Mini
 from tests.cli.fake_platform import KEY, STORY, FakeController, FakeServer, said, step
@@ -263,6 +267,27 @@ def test_on_a_terminal_packing_shows_progress_and_colour(server: FakeServer, fol
         ["script", "-qec", command, "/dev/null"], capture_output=True, text=True, env={**environment, "NO_COLOR": "1"}
     )
     assert "\x1b" not in quiet.stdout and "Your app is live at" in quiet.stdout
+
+
+def test_what_is_said_while_a_line_is_half_written_has_one_of_its_own(
+    mini: Mini, server: FakeServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    watch = view._watch
+
+    def watched(context: Context, *rest: Any) -> api.DeployInfo:
+        def events(client: Client, deploy: int, **_: Any) -> Iterator[api.DeployEvent]:
+            for event in follow_deploy(client, deploy, say=context.info):
+                yield event
+                if (event.text, event.data.get("phase")) == ("starting", "begin"):
+                    context.info("Local platform started")
+
+        monkeypatch.setattr(view, "follow_deploy", events)
+        return watch(context, *rest)
+
+    monkeypatch.setattr(view, "_watch", watched)
+    lines = mini("deploy", ".", "blog").err.splitlines()
+    number = lines.index("[3/3] Starting container...")
+    assert lines[number + 1 : number + 3] == ["Local platform started", "      Done.  (healthy after 0.8 s)"]
 
 
 def test_a_connection_that_breaks_is_taken_up_again_without_losing_a_line(mini: Mini, server: FakeServer, folder: Path):
