@@ -187,6 +187,7 @@ class LogBook:
         self._size = size
         self._lock = threading.Lock()
         self._logs: dict[str, AppLog] = {}
+        self._lost: dict[str, int] = {}
         self.sinks: tuple[Sink, ...] = ()
 
     def of(self, handle: str) -> AppLog:
@@ -196,12 +197,18 @@ class LogBook:
             return self._logs[handle]
 
     def append(self, handle: str, lines: Sequence[LogLine]) -> None:
-        """Stores redacted lines and hands them to the sinks. A full disk costs lines, never the caller."""
+        """Stores redacted lines and hands them to the sinks. A full disk costs lines, never the caller, and is said
+        once for all of them."""
         short = [line if len(line.text) <= LONGEST_LINE else _cut(line) for line in lines]
         try:
             self.of(handle).append(short)
         except OSError as error:
-            log.warning("log lines of %s are lost: %s", handle, error)
+            if handle not in self._lost:
+                log.warning("log lines of %s are lost: %s", handle, error)
+            self._lost[handle] = self._lost.get(handle, 0) + len(short)
+        else:
+            if lost := self._lost.pop(handle, 0):
+                log.warning("log lines of %s are stored again; %d were lost", handle, lost)
         for sink in self.sinks:
             sink.put(short)
 

@@ -285,6 +285,7 @@ def log_to(paths: Paths, *, stderr: bool) -> None:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         force=True,
     )
+    logging.raiseExceptions = False  # on a full disk nobody would read it, and platform.out is not bounded
     for quiet in ("alembic", "urllib3", "waitress", "docker"):
         logging.getLogger(quiet).setLevel(logging.WARNING)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import threading
 import time
@@ -161,6 +162,26 @@ def test_a_sink_that_was_away_gets_what_the_queue_kept_and_loses_only_what_it_re
     book.append("blog", [line("next")])
     until(lambda: broken.lines[-1] == "next", what="the next line")
     assert broken.lines[1:] == [f"1 line dropped: the sink {broken.name} was away, or too slow", "next"]
+    book.close()
+
+
+def test_lines_that_a_full_disk_costs_are_said_once_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    book = LogBook(tmp_path, 1 << 16)
+    with monkeypatch.context() as patched:
+        patched.setattr(AppLog, "append", full)
+        for _ in range(5):
+            book.append("blog", [line("gone"), line("gone")])
+    book.append("blog", [line("kept")])
+    book.append("blog", [line("kept, too")])
+    assert [record.getMessage() for record in caplog.records] == [
+        "log lines of blog are lost: [Errno 28] No space left on device",
+        "log lines of blog are stored again; 10 were lost",
+    ]
     book.close()
 
 
