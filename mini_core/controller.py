@@ -242,8 +242,10 @@ class Controller:
     def rollback(self, app: str, request: api.Rollback, actor: str) -> api.DeployInfo:
         found = self._store.apps.get(app)
         requests.current_release(self._parts, found)
-        asked = request.version
-        version = requests.previous_version(self._parts, found) if asked is None else asked
+        version = request.version
+        if version is None:  # which release is the one before, is not known before that deploy has ended
+            self._engine.queue.check_idle(found, f", or name the release: mini rollback vN -a {app}")
+            version = requests.previous_version(self._parts, found)
         stored = self._store.releases.get(found.id, version)
         if stored.state != "live":
             raise Conflict(f"v{version} never went live.", hint=f"mini releases {app} lists those that did.")

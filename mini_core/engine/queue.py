@@ -194,13 +194,11 @@ class DeployQueue:
 
     # --- from outside
 
-    def check_idle(self, app: App) -> None:
-        """Raises Conflict while a deploy of the app is under way."""
+    def check_idle(self, app: App, instead: str = "") -> None:
+        """Raises Conflict while a deploy of the app is under way. instead: what else can be done about it."""
         if busy := self._store.deploys.unfinished(app.id):
-            number = busy[0].id
-            raise Conflict(
-                f"Deploy {number} of {app.name} is under way.", hint=f"mini deploys cancel {number}", code="busy"
-            )
+            hint = f"mini deploys cancel {busy[0].id}{instead}"
+            raise Conflict(f"Deploy {busy[0].id} of {app.name} is under way.", hint=hint, code="busy")
 
     def cancel(self, number: int, actor: str) -> Deploy:
         """Raises Conflict for a deploy that is live already."""

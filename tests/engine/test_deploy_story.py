@@ -124,6 +124,19 @@ def test_a_rollback_to_before_a_volume_says_that_its_files_are_kept(lab: Lab):
     assert lab.events("deploy.created")[-1].data["reason"] == "rollback to v1"
 
 
+def test_a_rollback_behind_a_deploy_has_to_name_its_release(lab: Lab):
+    lab.deploy(web=["serve", "one"])
+    lab.deploy(web=["serve", "two"])
+    deploy = lab.send(web=["serve", "three"], steps=[["hang"]])
+    with pytest.raises(Conflict, match="is under way") as caught:
+        lab.controller.rollback("blog", api.Rollback(), "me")
+    assert caught.value.hint == f"mini deploys cancel {deploy.id}, or name the release: mini rollback vN -a blog"
+    back = lab.controller.rollback("blog", api.Rollback(version=1), "me")
+    lab.controller.cancel_deploy(deploy.id, "me")
+    assert lab.ended(back).state == "done"
+    assert lab.get() == (200, "one")
+
+
 def test_a_rollback_to_what_never_was_is_refused(lab: Lab):
     with pytest.raises(NotFound):
         lab.controller.rollback("blog", api.Rollback(), "me")
