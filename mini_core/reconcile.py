@@ -16,6 +16,7 @@ from contextlib import suppress
 from functools import partial
 
 from mini_core.engine.collect import Collectors
+from mini_core.engine.describe import crash_note
 from mini_core.engine.health import SETTLED, own_check, probe
 from mini_core.engine.job import QuietJob
 from mini_core.engine.parts import Parts
@@ -214,7 +215,9 @@ class Reconciler:
             self._store.instances.change(item.id, **changes)
             if item.next_try is None:
                 data = {"instance": item.id, "name": item.name, "crashes": item.crashes + 1, "restarted_by": "engine"}
-                self._store.events.add("instance.crashed", "platform", app.name, data)
+                self._store.events.add("instance.crashed", "platform", app.name, data | {"oom": status.oom})
+        if item.next_try is None:
+            self._remark_crash(app, item)
         self._next_probe.pop(item.id, None)
         self._do(item.id, lambda: self._unroute(app, item))
 
@@ -290,10 +293,18 @@ class Reconciler:
         with self._store.transaction():
             self._store.instances.change(item.id, healthy=0, **to_data(crash))
             data = {"instance": item.id, "name": item.name, **to_data(crash)}
-            kind = "instance.crashed" if status is not None and status.state == "exited" else "instance.missing"
-            self._store.events.add(kind, "platform", app.name, data)
+            ended = status is not None and status.state == "exited"
+            self._store.events.add(f"instance.{'crashed' if ended else 'missing'}", "platform", app.name, data)
+        if ended:
+            self._remark_crash(app, item)
         self._unroute(app, item)
         self._wake.set()
+
+    def _remark_crash(self, app: App, item: Instance) -> None:
+        """In the app's log, where one looks for the cause."""
+        stored = self._store.releases.get(app.id, item.release)
+        note = crash_note(self._parts, self._store.instances.get(item.id), stored)
+        self._collectors.remark(app, item, note[0].upper() + note[1:])
 
     def _unroute(self, app: App, item: Instance) -> None:
         """Out of the routes, unless it is the last one there: that is only restarted."""
@@ -372,6 +383,7 @@ class Reconciler:
             self._store.instances.change(item.id, healthy=0, **to_data(crash))
             data = {"instance": item.id, "name": item.name, "detail": detail}
             self._store.events.add("instance.unhealthy", "platform", app.name, data)
+        self._remark_crash(app, item)
         self._failures.pop(item.id, None)
         self._unroute(app, item)
         self._wake.set()

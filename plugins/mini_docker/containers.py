@@ -171,7 +171,7 @@ def _graceful(command: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, str]
 def status(found: Mapping[str, Any]) -> InstanceStatus:
     """From `GET /containers/ID/json`; without what only the machine itself can tell."""
     labels, state = found["Config"].get("Labels") or {}, found["State"]
-    ended = state["Status"] not in ("running", "paused", "created")
+    ended, restarts = state["Status"] not in ("running", "paused", "created"), int(found.get("RestartCount") or 0)
     code = int(state["ExitCode"]) if ended else None
     return InstanceStatus(
         id=labels.get("mini.instance", ""),
@@ -185,8 +185,8 @@ def status(found: Mapping[str, Any]) -> InstanceStatus:
         ended_at=timestamp(state.get("FinishedAt", "")) if ended else None,
         exit_code=code,
         signal=code - 128 if code is not None and 128 < code <= 192 else None,
-        oom=ended and bool(state.get("OOMKilled")),
-        restarts=int(found.get("RestartCount") or 0),
+        oom=(ended or restarts > 0) and bool(state.get("OOMKilled")),
+        restarts=restarts,
         supervised=found["HostConfig"]["RestartPolicy"]["Name"] == POLICY["Name"],
         health=_health(state),
         health_detail=_last_words(state),

@@ -198,6 +198,20 @@ def test_an_image_that_is_gone_is_named(platform: DockerPlatform) -> None:
     assert caught.value.code == "image-gone"
 
 
+def test_what_ended_for_want_of_memory_says_so_after_the_engine_restarted_it_too(platform: DockerPlatform, run) -> None:
+    script = """if True:
+        import os, time
+        time.sleep(0.5)
+        if not os.path.exists('/tmp/once'):
+            open('/tmp/once', 'w')
+            x = bytearray(10**9)
+        time.sleep(60)"""
+    spec = run(script=script, limits=Limits(memory=32 * MB))
+    platform.runtime.supervise(spec.id)
+    status = until(lambda: (s := platform.runtime.status(spec.id)) and s.restarts and s.state == "running" and s)
+    assert status.oom
+
+
 def test_the_engine_restarts_what_is_supervised_and_only_that(platform: DockerPlatform, run) -> None:
     spec = run(script="import time; time.sleep(0.3); print('again'); exit(3)")
     assert not platform.runtime.status(spec.id).supervised

@@ -42,6 +42,9 @@ def test_a_crashed_instance_is_started_again_under_its_own_name(lab: Lab):
     info = lab.controller.ps("blog")[0]
     assert info.restarts == 1
     assert re.fullmatch(r"crashed once since \d\d:\d\d, exit code 1", info.note)
+    (said,) = lab.controller.logs("blog", source="platform")
+    assert re.fullmatch(r"Crashed once since \d\d:\d\d, exit code 1, next try in \d s", said.text)
+    assert (said.process, said.release) == ("web.1", 1)
     assert [event.kind for event in lab.controller.events() if event.kind.startswith("instance.")] == [
         "instance.crashed",
         "instance.restarted",
