@@ -16,6 +16,9 @@ from mini_core.client.envfile import OWN, check_key, parse_env, read_env_file, r
 from mini_core.client.http import segment
 from mini_core.errors import ConfigError, NotFound, UsageError
 
+BAKED_IN = ("VITE_", "NEXT_PUBLIC_", "REACT_APP_", "GATSBY_")
+"""Beginnings of variables that these frameworks write into the pages which they build."""
+
 _build = click.option("--build", is_flag=True, help="Variables that only the build sees.")
 _detach = click.option("--detach", is_flag=True, help="Do not wait for the end.")
 
@@ -33,6 +36,9 @@ def _get(context: Context, app: str, build: bool, reveal: bool) -> dict[str, str
 def _change(context: Context, app: str, change: api.EnvChange, done: str, detach: bool) -> None:
     info = context.client().patch(f"/v1/apps/{segment(app)}/env", change, api.DeployInfo)
     nothing = f"{done}."
+    if (baked := [name for name in change.set if name.startswith(BAKED_IN)]) and not change.build:
+        told = " ".join(f"{name}=…" for name in baked)
+        context.warn(f"The build does not see {', '.join(baked)}. For that: mini env set --build {told} -a {app}")
     if change.build:
         nothing += " The next deploy uses it."
     elif info is None:

@@ -212,6 +212,12 @@ def test_env_imports_dotenv_and_json_without_what_the_platform_sets(mini: Mini, 
     assert "stdin sets nothing" in mini("env", "import", "-", "-a", "blog", code=1).err
 
 
+def test_a_variable_that_pages_are_built_with_is_not_set_for_the_app_alone_unnoticed(mini: Mini, blog: FakeController):
+    said = mini("env", "set", "VITE_API=/api", "A=1", "-a", "blog").err.splitlines()[0]
+    assert said == "Warning: The build does not see VITE_API. For that: mini env set --build VITE_API=… -a blog"
+    assert "Warning" not in mini("env", "set", "VITE_API=/api", "--build", "-a", "blog").err
+
+
 def test_build_variables_are_for_the_next_deploy(mini: Mini, server: FakeServer, blog: FakeController):
     result = mini("env", "set", "A=1", "--build", "-a", "blog")
     assert result.err == f"Set A for blog on {server.url}. The next deploy uses it.\n"
