@@ -96,7 +96,10 @@ def app_info(parts: Parts, app: App, base_url: str) -> api.AppInfo:
 def _note(parts: Parts, app: App, stored: StoredRelease | None, worst: Instance | None) -> str:
     if worst is not None:
         return f"{worst.name} {crash_note(parts, worst, stored)}" if worst.crashes else ""
-    return NO_IMAGE if stored is not None and not stored.image_kept and app.state == "running" else ""
+    if stored is None:
+        last = parts.store.deploys.list(app.id, limit=1)
+        return f"deploy {last[0].id} failed" if last and last[0].state == "failed" else ""
+    return NO_IMAGE if not stored.image_kept and app.state == "running" else ""
 
 
 def _formation(parts: Parts, app: App, stored: StoredRelease) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -68,7 +69,7 @@ class DeployJob:
         if time.monotonic() > self.deadline:
             raise Cancelled(
                 f"The deploy took longer than {self.deploy.timeout:.0f} s.",
-                hint="Give it more time: mini deploy --timeout 30m",
+                hint=f"Give it more time: mini deploy --timeout {math.ceil(self.deploy.timeout / 30)}m",
                 code="timeout",
             )
 

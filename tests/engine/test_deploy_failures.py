@@ -56,6 +56,13 @@ def test_every_failure_names_its_step_and_cause_and_the_old_release_serves_on(la
     assert lab.events("deploy.failed")[0].data["code"] == code
 
 
+def test_an_app_that_never_ran_says_which_deploy_failed(lab: Lab):
+    info = lab.deploy(web=["exit", "3"])
+    assert lab.controller.app("blog", "").note == f"deploy {info.id} failed"
+    lab.deploy(web=["serve", "well"])
+    assert lab.controller.app("blog", "").note == ""
+
+
 def test_the_last_lines_and_the_exit_code_are_kept(lab: Lab):
     failure = lab.deploy(web=["exit", "3", "connecting", "no database"]).failure
     assert failure is not None
