@@ -100,6 +100,8 @@ def set_(context: Context, assignments: tuple[str, ...], files: tuple[str, ...],
         raise UsageError("Nothing to set", hint="For example: mini env set KEY=VALUE")
     name = context.app()
     found = dict(_assignment(text) for text in assignments) | dict(_from_file(text) for text in files)
+    for key in (key for key, item in found.items() if item == "-"):
+        context.info(f"{key} is a dash now. To read it from stdin: mini env set {key}")
     for own in OWN:
         if own in found:
             raise UsageError(f"{own} cannot be set: the platform gives each process its own", hint="Leave it out.")
@@ -114,7 +116,9 @@ def _assignment(text: str) -> tuple[str, str]:
         return key, text_of(os.fsencode(value), f"the value of {key}")
     if sys.stdin.isatty():
         return key, click.prompt(key, hide_input=True, err=True)
-    return key, _one_value(sys.stdin.buffer.read(), "stdin")
+    if not (data := sys.stdin.buffer.read()):
+        raise UsageError(f"Nothing on stdin for {key}", hint=f"To set it empty: mini env set {key}=")
+    return key, _one_value(data, "stdin")
 
 
 def _from_file(text: str) -> tuple[str, str]:

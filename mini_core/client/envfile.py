@@ -14,6 +14,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 OWN = ("HOST", "PORT")
 """Variables that the platform sets."""
 
+_OPEN = re.compile(r"""\s*(?:export\s+)?[\w.-]+\s*=\s*["']""")
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./-]*")
 
 
@@ -74,11 +75,11 @@ def _dotenv(text: str, name: str) -> dict[str, str]:
 
     found: dict[str, str] = {}
     for binding in parse_stream(io.StringIO(text.replace("\r\n", "\n"))):
+        line = f"{name}:{binding.original.line}"  # the text itself may be the rest of a secret of several lines
+        if binding.error and _OPEN.match(binding.original.string):
+            raise ConfigError(f"{line}: the quote does not end", hint="End it, or leave it out.")
         if binding.error or (binding.key is not None and binding.value is None):
-            raise ConfigError(  # the line itself may be the rest of a secret of several lines
-                f"{name}:{binding.original.line}: expected KEY=VALUE",
-                hint="Put values with spaces or line breaks in quotes.",
-            )
+            raise ConfigError(f"{line}: expected KEY=VALUE", hint="Put values with spaces or line breaks in quotes.")
         if binding.key is not None:
             found[binding.key] = binding.value or ""
     return found

@@ -188,6 +188,7 @@ def test_env_is_set_masked_revealed_exported_and_unset(mini: Mini, server: FakeS
 
 def test_env_takes_values_from_stdin_and_files(mini: Mini, blog: FakeController, tmp_path: Path):
     mini("env", "set", "TOKEN", "-a", "blog", stdin="s3cret\n")
+    assert "To set it empty: mini env set TOKEN=" in mini("env", "set", "TOKEN", "-a", "blog", code=2).err
     (tmp_path / "key.pem").write_bytes(b"-----BEGIN-----\r\nx\r\n")
     mini("env", "set", "--from-file", f"PEM={tmp_path / 'key.pem'}", "-a", "blog")
     assert blog.variables["blog"] == {"TOKEN": "s3cret", "PEM": "-----BEGIN-----\r\nx"}

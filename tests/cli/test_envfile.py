@@ -51,6 +51,7 @@ def test_what_is_written_is_read_back(value: str):
     [
         ("A=1\nMIIEvQIBADANBgkq\n", r"^f:2: expected KEY=VALUE$"),
         ("KEY\n", r"^f:1: expected KEY=VALUE"),
+        ('A=1\nexport B="s3cret\nC=2\n', r"^f:2: the quote does not end$"),
         ("A-B=1\n", r"^f: 'A-B' cannot be the name of a variable$"),
         ('{"a": [1]}', r"^f: a: expected a string$"),
         ('{"a": ', r"^f: not JSON"),
