@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import socket
 import time
 from collections.abc import Mapping, Sequence
 
@@ -76,6 +77,7 @@ def spec_of(
         "mini.release": str(release.version),
         "mini.process": item.process,
         "mini.instance": item.id,
+        "mini.home": f"{socket.gethostname()}:{parts.paths.data}",
     }
     return InstanceSpec(
         id=item.id,

@@ -9,6 +9,7 @@ of instances that have none of their own; `cache_gb` (10) is what builds may lea
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mini_core.hookspecs import Context, hookimpl
@@ -26,6 +27,7 @@ class DockerPlugin:
     def __init__(self) -> None:
         self._made: Engine | None = None
         self._images: Mapping[str, str] = {}
+        self._platform, self._data = "", Path()
         self._network: Network | None = None
         self._cache: BuildCache | None = None
 
@@ -60,6 +62,7 @@ class DockerPlugin:
     def mini_run(self, context: Context) -> Iterable[Runtime]:
         from mini_docker.runtime import DockerRuntime
 
+        self._platform, self._data = context.platform, context.data
         runtime = DockerRuntime(self._engine, context.platform, _settings(context))
         self._network = runtime.network
         return [runtime]
@@ -68,7 +71,7 @@ class DockerPlugin:
     def mini_doctor(self) -> Iterable[CheckRun]:
         from mini_docker.checks import Checks
 
-        return [Checks(self._engine, self._images, self._network, self._cache)]
+        return [Checks(self._engine, self._images, self._network, self._cache, self._platform, self._data)]
 
 
 def _settings(context: Context) -> Mapping[str, Any]:

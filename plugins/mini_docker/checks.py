@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -20,7 +22,7 @@ LEAST = 5e9
 
 
 class Checks:
-    """images: `[images]` of server.toml. network, cache: the platform's."""
+    """images: `[images]` of server.toml. network, cache, platform (its id), data (its folder): the platform's."""
 
     def __init__(
         self,
@@ -28,8 +30,11 @@ class Checks:
         images: Mapping[str, str],
         network: Network | None = None,
         cache: BuildCache | None = None,
+        platform: str = "",
+        data: Path | None = None,
     ) -> None:
         self._engine, self._images, self._network_, self._cache_ = engine, images, network, cache
+        self._platform, self._data = platform, data
 
     def __call__(self) -> Sequence[Check]:
         try:
@@ -45,6 +50,7 @@ class Checks:
             self._disk,
             self._cache,
             self._limits,
+            self._strays,
             self._bases,
         )
         return [self._run(check, facts) for check in checks]
@@ -103,6 +109,32 @@ class Checks:
             hint = "enable the kernel's controllers (cgroup_enable=memory), or move to control groups version 2"
             return Check(name="docker limits", state="warning", detail=f"no limits of {', '.join(missing)}", hint=hint)
         return Check(name="docker limits", state="ok", detail=f"memory, processes, CPU ({detail})")
+
+    def _strays(self, facts: Mapping[str, object]) -> Check:  # noqa: ARG002
+        """Instances of platforms of this machine whose folder was removed, or is another's now: nobody stops them."""
+        with self._engine.reached():
+            found = self._engine.api.containers(all=True, filters={"label": ["mini.home", "mini.platform"]})
+        homes = {item["Labels"]["mini.platform"]: item["Labels"]["mini.home"] for item in found}
+        gone = {
+            platform: home for platform, home in homes.items() if platform != self._platform and self._is_gone(home)
+        }
+        if not gone:
+            return Check(name="docker strays", state="ok", detail="every instance has its platform")
+        count = sum(item["Labels"]["mini.platform"] in gone for item in found)
+        folders = ", ".join(sorted({home.partition(":")[2] for home in gone.values()}))
+        hint = " && ".join(
+            f"docker rm -f $(docker ps -aq --filter label=mini.platform={name}) && docker network rm mini-{name}"
+            for name in sorted(gone)
+        )
+        detail = f"{count} container{'' if count == 1 else 's'} of a platform that is gone: it was in {folders}"
+        return Check(name="docker strays", state="warning", detail=detail, hint=hint)
+
+    def _is_gone(self, home: str) -> bool:
+        """home: "HOST:FOLDER", as instances are labelled."""
+        host, _, folder = home.partition(":")
+        with contextlib.suppress(OSError):  # not ours to look into
+            return host == socket.gethostname() and (folder == str(self._data) or not Path(folder).exists())
+        return False
 
     def _bases(self, facts: Mapping[str, object]) -> Check:  # noqa: ARG002
         with self._engine.reached():

@@ -40,6 +40,6 @@ class ProcessPlugin:
     def mini_doctor(self) -> Iterable[CheckRun]:
         if not SUPPORTED:
             return ()
-        from mini_process.doctor import check_toolchains
+        from mini_process.doctor import check_strays, check_toolchains
 
-        return (check_toolchains,)
+        return (check_toolchains, check_strays)

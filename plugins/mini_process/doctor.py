@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from mini_core.types import Check
 from mini_process import toolchains
-from mini_process.shim import LINUX
+from mini_process.shim import LINUX, numbers_in_proc
 
 _INSTALL = {"python": "uv python install 3.13", "node": "https://nodejs.org", "go": "https://go.dev/dl"}
 
@@ -26,3 +29,23 @@ def _check(name: str) -> Check:
         return Check(name=f"local {name}", state="ok", detail=", ".join(versions))
     detail = f"none: {name} apps cannot run as local processes"
     return Check(name=f"local {name}", state="skipped", detail=detail, hint=_INSTALL[name])
+
+
+def check_strays() -> Sequence[Check]:
+    """Instances whose folder was removed, with the platform around it: nobody stops them."""
+    strays = dict(_strays())
+    if not strays:
+        return [Check(name="local strays", state="ok", detail="every instance has its platform")]
+    names = ", ".join(sorted(folder.name for folder in strays.values()))
+    hint = f"kill {' '.join(map(str, sorted(strays)))}"
+    return [Check(name="local strays", state="warning", detail=f"of a platform that is gone: {names}", hint=hint)]
+
+
+def _strays() -> Iterator[tuple[int, Path]]:
+    """(process id of a shim, its folder, which is not there any more, as the shim itself sees it)."""
+    for pid in numbers_in_proc():
+        with contextlib.suppress(OSError):
+            words = os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes()).split("\0")
+            place = next((at for at, word in enumerate(words) if word.endswith("/mini_process/shim.py")), None)
+            if place is not None and not Path(f"/proc/{pid}/root{words[place + 1]}").exists():
+                yield pid, Path(words[place + 1])

@@ -6,9 +6,11 @@ import http.client
 import itertools
 import re
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -420,7 +422,30 @@ def test_doctor_tells_the_engine_its_disk_limits_and_images(engine) -> None:
     from mini_docker.checks import Checks
 
     checks = {check.name: check for check in Checks(engine, {})()}
-    names = {"docker", "docker network", "docker disk", "docker build cache", "docker limits", "docker base images"}
-    assert set(checks) == names
+    names = {"network", "disk", "build cache", "limits", "strays", "base images"}
+    assert set(checks) == {"docker", *(f"docker {name}" for name in names)}
     assert re.search(r"engine \d+\.\d+", checks["docker"].detail)
     assert all(check.hint for check in checks.values() if check.state not in ("ok", "skipped"))
+
+
+def test_doctor_names_the_instances_of_a_platform_whose_folder_is_gone(
+    platform: DockerPlatform, python_image: Image
+) -> None:
+    from mini_docker.checks import Checks
+
+    def strays(home: str, platform_now: str, data: Path) -> str:
+        labels = {"mini.platform": platform.id, "mini.home": home}
+        made = platform.engine.api.create_container(python_image.ref, labels=labels)["Id"]
+        try:
+            checks = Checks(platform.engine, {}, platform=platform_now, data=data)()
+        finally:
+            platform.engine.api.remove_container(made)
+        return next(check.hint for check in checks if check.name == "docker strays")
+
+    here, there, elsewhere = socket.gethostname(), platform.folder, platform.folder / "nowhere"
+    wanted = f"docker rm -f $(docker ps -aq --filter label=mini.platform={platform.id}) && docker network rm mini-"
+    assert wanted in strays(f"{here}:{elsewhere}", "another", there), "its folder was removed"
+    assert wanted in strays(f"{here}:{there}", "another", there), "its folder is another's now"
+    assert wanted not in strays(f"{here}:{there}", "another", elsewhere), "its folder is there"
+    assert wanted not in strays(f"{here}:{there}", platform.id, there), "it is this one"
+    assert wanted not in strays(f"not-{here}:{elsewhere}", "another", there), "another machine's"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,8 +22,9 @@ from mini_core.errors import NotFound, StartError
 from mini_core.interfaces import LINES_LOST
 from mini_core.testing import RecordingJob, free_port, until
 from mini_core.types import Image, InstanceSpec, Limits, Plan, Secret, Volume, encode, replace
-from mini_process import proc
+from mini_process import doctor, proc
 from mini_process import runtime as runtime_module
+from mini_process.doctor import check_strays
 from mini_process.folders import InstanceFolder
 from mini_process.layout import Layout
 from mini_process.runtime import ProcessRuntime
@@ -475,3 +477,18 @@ def test_start_takes_a_moment_and_a_shim_little_memory(
     record_property("shim", kilobytes)
     assert seconds < 2
     assert kilobytes["RssAnon:"] < 8000
+
+
+def test_doctor_names_an_instance_whose_folder_was_removed(
+    runtime: ProcessRuntime, layout: Layout, spec_for: SpecFor
+) -> None:
+    spec = spec_for("import time; time.sleep(60)")
+    start(runtime, spec)
+    assert spec.id not in check_strays()[0].detail
+    shutil.rmtree(layout.instances / spec.id)
+    (found,) = check_strays()
+    assert (found.state, spec.id in found.detail) == ("warning", True)
+    (shim,) = (pid for pid, folder in doctor._strays() if folder.name == spec.id)
+    assert str(shim) in found.hint.split()
+    os.kill(shim, signal.SIGTERM)
+    until(lambda: spec.id not in check_strays()[0].detail, what="its end")
