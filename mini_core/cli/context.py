@@ -191,7 +191,8 @@ class Context:
 
 
 class _Local:
-    """The local platform's admin socket. Starts the platform where it does not run; after a crash, too."""
+    """The local platform's admin socket. Starts the platform where it does not run; after a crash, too. One that is put
+    down while a command goes on stays down."""
 
     def __init__(self, context: Context, first: bool) -> None:
         self._context = context
@@ -209,7 +210,8 @@ class _Local:
         from mini_core.server import local
 
         paths = find_paths()
-        started = local.ensure_running(paths, first=self._first)
+        first, self._first = self._first, False
+        started = local.ensure_running(paths, first=first)
         if started.message:
             self._context.info(started.message)
         return paths.admin_socket

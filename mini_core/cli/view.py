@@ -18,6 +18,7 @@ from mini_core import api
 from mini_core.cli.context import Context, colours, without_stop
 from mini_core.client.follow import LAST, follow_deploy
 from mini_core.client.http import segment
+from mini_core.errors import Unavailable
 from mini_core.types import from_data
 
 INDENT = "      "
@@ -192,6 +193,9 @@ def follow(
     except KeyboardInterrupt:
         context.info(f"Deploy {info.id} goes on. Follow: mini deploys attach {info.id}")
         raise click.exceptions.Exit(130) from None
+    except Unavailable as error:
+        error.hint = f"{error.hint.rstrip('.')}, then: mini deploys show {info.id}"
+        raise
     if context.json:
         context.document(ended)
     if ended.state in ("failed", "cancelled"):

@@ -13,6 +13,7 @@ import tarfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from mini_core.cli.context import Context
 from mini_core.client import config
 from mini_core.client.follow import follow_deploy
 from mini_core.client.http import Client
+from mini_core.errors import Unavailable
 from mini_core.types import replace
 from tests.cli.conftest import Mini
 from tests.cli.fake_platform import KEY, STORY, FakeController, FakeServer, said, step
@@ -306,6 +308,30 @@ def test_a_connection_that_breaks_is_taken_up_again_without_losing_a_line(mini: 
     assert breaks == []
     assert result.err.count("Collecting flask") == result.err.count("Successfully installed") == 1
     assert "healthy after 0.8 s" in result.err and "🚀" in result.out
+
+
+def test_a_platform_that_is_put_down_under_a_deploy_stays_down(
+    mini: Mini, controller: FakeController, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from mini_core.server import local
+
+    running = _local(controller, monkeypatch)
+    asked = []
+
+    def ensure_running(_: Path, *, first: bool) -> Any:
+        asked.append(first)
+        if controller.jobs and not first:
+            raise Unavailable("The local platform is stopped.", hint="Start it: mini up", code="stopped")
+        return SimpleNamespace(message="")
+
+    monkeypatch.setattr(local, "ensure_running", ensure_running)
+    result = mini("deploy", ".", "blog", code=1)
+    assert asked[0] and not any(asked[1:])
+    assert result.err.splitlines()[-2:] == [
+        "Error: The local platform is stopped",
+        "Start it: mini up, then: mini deploys show 41",
+    ]
+    running.close()
 
 
 def test_detach_returns_at_once(mini: Mini, server: FakeServer, folder: Path):
