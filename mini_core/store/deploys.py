@@ -101,14 +101,14 @@ class Deploys:
             raise Cancelled("The deploy has ended already.", code="timeout")
 
     def finish(self, number: int, state: DeployState, *, failure: Failure | None = None, **columns: Any) -> None:
-        """Ends it and forgets the secrets of its request."""
-        app = self.get(number).app
+        """Ends it, not before it began, even where the clock was set back, and forgets the secrets of its request."""
+        deploy = self.get(number)
         self.change(
             number,
             state=state,
-            finished_at=time.time(),
+            finished_at=max(time.time(), deploy.started_at or deploy.created_at),
             failure=encode(failure).decode() if failure else None,
-            request=self._cipher.seal(Request(), f"deploy:{app}"),
+            request=self._cipher.seal(Request(), f"deploy:{deploy.app}"),
             **columns,
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import stat
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -113,6 +114,15 @@ def test_the_database_allows_one_running_deploy_per_app(store: Store):
     store.deploys.finish(first.id, "done")
     claimed = store.deploys.claim(app.id)
     assert claimed and claimed.id == second.id
+
+
+def test_a_deploy_does_not_end_before_it_began_where_the_clock_was_set_back(store: Store):
+    app = store.apps.create("blog", "me")
+    number = store.deploys.add(app.id, "deploy", Request(), "me").id
+    store.deploys.change(number, started_at=time.time() + 3600)
+    store.deploys.finish(number, "done")
+    deploy = store.deploys.get(number)
+    assert deploy.finished_at == deploy.started_at
 
 
 def test_an_address_belongs_to_one_instance(store: Store):
