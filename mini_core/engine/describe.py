@@ -164,7 +164,7 @@ def _instance_state(item: Instance, status: InstanceStatus | None) -> str:
     if item.kind in ONE_SHOT:
         return "starting" if status is None else "running" if status.state == "running" else "stopping"
     if status is None or status.state in ("exited", "gone") or status.exit_code is not None:
-        return "crashed" if item.phase == "live" else "starting"
+        return "crashed" if item.crashes else "starting"  # after a start of the platform all are still to be started
     if item.healthy:
         return "running"
     return "unhealthy" if item.crashes else "starting"

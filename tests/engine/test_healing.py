@@ -9,11 +9,12 @@ from collections.abc import Callable
 import pytest
 
 from mini_core import api
+from mini_core.engine.describe import _instance_state
 from mini_core.engine.supervise import CALM, delay, is_due
 from mini_core.errors import Conflict, StartError
 from mini_core.store import records
 from mini_core.testing import until
-from mini_core.types import InstanceStatus, from_data
+from mini_core.types import InstanceStatus, from_data, replace
 from tests.engine.conftest import Lab
 from tests.engine.fakes import FakeRuntime, Instance
 
@@ -49,6 +50,13 @@ def test_a_crashed_instance_is_started_again_under_its_own_name(lab: Lab):
         "instance.crashed",
         "instance.restarted",
     ]
+
+
+def test_what_waits_for_its_start_after_that_of_the_platform_has_not_crashed(lab: Lab):
+    lab.deploy(web=["serve", "hello"])
+    (item,) = lab.store.instances.standing(lab.store.apps.get("blog").id)
+    assert _instance_state(item, None) == "starting"
+    assert _instance_state(replace(item, crashes=1), None) == "crashed"
 
 
 def test_a_paused_instance_goes_on_as_it_was(lab: Lab):
