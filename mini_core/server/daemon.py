@@ -35,7 +35,7 @@ from mini_core.server.app import create_app
 from mini_core.server.channel import Allowed, channel_class, end_loop
 from mini_core.server.handlers import Shutdown
 from mini_core.server.operation import Call, Operation
-from mini_core.settings import Settings, load_settings
+from mini_core.settings import Settings
 from mini_core.types import encode, replace
 
 log = logging.getLogger(__name__)
@@ -257,10 +257,7 @@ def choose(paths: Paths, flags: Mapping[str, Any]) -> Settings:
     """
     stored = state.load_local(paths)
     given = {name: item for name, item in flags.items() if item not in (None, "", ())}
-    written = load_settings(paths.settings)
-    defaults = Settings()
-    kept = {name: item for name, item in stored.flags.items() if getattr(written, name) == getattr(defaults, name)}
-    settings = load_settings(paths.settings, {**kept, **given})
+    settings = state.settings_of(paths, given)
     settings = replace(settings, bind=ports.usable_binds(settings.bind))
     port = settings.port or stored.port or ports.choose_port(settings.bind)
     state.save_local(

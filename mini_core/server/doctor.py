@@ -50,7 +50,7 @@ def checks(controller: Controller) -> tuple[Check, ...]:
 def offline_checks(paths: Paths) -> tuple[Check, ...]:
     """Of a platform that does not run, for this machine's user."""
     try:
-        settings = load_settings(paths.settings)
+        settings = state.settings_of(paths, {})
     except MiniError as error:
         return (Check(name="settings", state="error", detail=error.message, hint=error.hint),)
     data = paths.data if paths.data.exists() else Path.home()
@@ -101,7 +101,8 @@ def settings_file(paths: Paths) -> Iterator[Check]:
         load_settings(paths.settings)
     except MiniError as error:
         detail = f"The next start would fail: {error.message}"
-        yield Check(name="settings", state="error", detail=detail, hint=error.hint)
+        hint = error.hint or "Correct it; then mini down, mini up, for it to count."
+        yield Check(name="settings", state="error", detail=detail, hint=hint)
 
 
 def disk(folder: Path, reserve: int) -> Iterator[Check]:

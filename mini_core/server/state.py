@@ -11,10 +11,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mini_core.paths import Paths, private_folder
 from mini_core.types import Value, decode, encode
+
+if TYPE_CHECKING:
+    from mini_core.settings import Settings
 
 T = TypeVar("T")
 
@@ -68,6 +71,16 @@ def load_local(paths: Paths) -> Local:
 def save_local(paths: Paths, local: Local) -> None:
     private_folder(paths.data)
     write_whole(local_file(paths), encode(local))
+
+
+def settings_of(paths: Paths, given: Mapping[str, Any]) -> Settings:
+    """Flags that are given now, then server.toml, then the flags of the last start. Raises ConfigError."""
+    from mini_core.settings import Settings, load_settings
+
+    written, defaults = load_settings(paths.settings), Settings()
+    flags = load_local(paths).flags
+    kept = {name: item for name, item in flags.items() if getattr(written, name) == getattr(defaults, name)}
+    return load_settings(paths.settings, {**kept, **given})
 
 
 def load_running(paths: Paths) -> Running | None:

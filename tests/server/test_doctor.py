@@ -108,6 +108,12 @@ def test_a_platform_that_does_not_run_is_checked_from_outside(paths: Paths) -> N
     assert next(doctor.stopped(paths)).state == "error"
 
 
+def test_a_stopped_platform_is_checked_with_the_flags_of_its_last_start(paths: Paths) -> None:
+    state.save_local(paths, state.Local(flags={"port": 20311, "domain": "flag.test"}))
+    said = " ".join(check.detail for check in doctor.offline_checks(paths))
+    assert "20311 is" in said and "*.flag.test" in said
+
+
 def test_a_setting_that_is_wrong_is_the_only_finding(paths: Paths) -> None:
     paths.config.mkdir(parents=True)
     paths.settings.write_text("port = 'many'")
