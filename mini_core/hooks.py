@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 from mini_core import api
-from mini_core.errors import PlanError
+from mini_core.errors import MiniError, PlanError
 from mini_core.hookspecs import Context, PlanAmendment
 from mini_core.interfaces import (
     Builder,
@@ -200,7 +200,8 @@ class Hooks:
 
     def _failed(self, plugin: str, hook: str, error: Exception) -> None:
         log.warning("plugin %s failed in %s", plugin, hook, exc_info=error)
-        self._problems[plugin, hook] = f"{hook}: {type(error).__name__}: {error}"
+        foreseen = isinstance(error, MiniError)
+        self._problems[plugin, hook] = str(error) if foreseen else f"{hook}: {type(error).__name__}: {error}"
 
 
 def amend(plan: Plan, amendments: Mapping[str, PlanAmendment]) -> Plan:

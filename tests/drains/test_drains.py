@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 
 from mini_core.errors import ConfigError
+from mini_core.hooks import Hooks
+from mini_core.hookspecs import Context
+from mini_core.plugins import load_plugins
 from mini_core.testing import LogSinkContract, until
 from mini_core.types import LogLine
 from mini_drains import make_sink
@@ -186,6 +189,14 @@ def test_a_syslog_server_that_is_away_is_named():
 def test_a_wrong_setting_is_named(kind: str, target: object, message: str):
     with pytest.raises(ConfigError, match=message):
         make_sink(kind, target)
+
+
+def test_a_wrong_setting_is_a_problem_of_the_plugin_said_in_its_own_words(tmp_path: Path):
+    hooks = Hooks(load_plugins())
+    settings = {"drains": {"http": "ftp://x"}}
+    assert hooks.log_sinks(Context(platform="p", data=tmp_path, cache=tmp_path, images={}, settings=settings)) == {}
+    (problem,) = hooks.problems()
+    assert problem == "drains: plugins.drains.http: expected http://… or https://…, got 'ftp://x'"
 
 
 def test_an_error_names_the_host_and_not_the_key_in_the_address(collector: Collector):
