@@ -40,8 +40,10 @@ class FileLock:
 
 def is_at(descriptor: int, path: Path) -> bool:
     """Whether the open file is the one at the path: False once that was removed or replaced, with all that is
-    around it."""
+    around it. What cannot be looked at now is not taken to be gone."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except (FileNotFoundError, NotADirectoryError):
         return False
+    except OSError:
+        return True

@@ -11,6 +11,7 @@ from mini_core import api
 from mini_core.engine.opening import choose_runtime, own
 from mini_core.errors import Conflict, Unavailable
 from mini_core.interfaces import Runtime
+from mini_core.locks import FileLock
 from mini_core.store import Store, open_store
 from mini_core.testing import until
 from tests.engine.conftest import Lab
@@ -117,3 +118,13 @@ def test_an_app_under_way_is_neither_renamed_nor_stopped_but_can_be_destroyed(la
     lab.controller.destroy_app("blog", "me")
     assert lab.controller.apps("") == ()
     assert lab.world.instances == {}
+
+
+def test_a_lock_that_cannot_be_looked_at_is_not_taken_to_be_gone(tmp_path: Path):
+    lock = FileLock.take(tmp_path / "a" / "lock", Conflict("taken"))
+    assert lock.in_place
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert not lock.in_place
+    (tmp_path / "a").symlink_to(tmp_path / "a")
+    assert lock.in_place, "a loop of links is an error of its own"
+    lock.release()
