@@ -13,10 +13,12 @@ from mini_core.paths import private_folder
 
 @dataclass(frozen=True)
 class FileLock:
-    """Held until it is released, or its process ends. Programs that are executed don't inherit it."""
+    """Held until it is released, or its process ends. Programs that are executed don't inherit it. folder: see
+    `keep_folder`."""
 
     path: Path
     descriptor: int
+    folder: int
 
     @classmethod
     def take(cls, path: Path, refusal: Conflict) -> FileLock:
@@ -28,7 +30,7 @@ class FileLock:
         except BlockingIOError:
             os.close(descriptor)
             raise refusal from None
-        return cls(path, descriptor)
+        return cls(path, descriptor, keep_folder(path.parent))
 
     @property
     def in_place(self) -> bool:
@@ -36,6 +38,15 @@ class FileLock:
 
     def release(self) -> None:
         os.close(self.descriptor)
+        os.close(self.folder)
+
+
+def keep_folder(folder: Path) -> int:
+    """A descriptor, for as long as which is open nobody tidies the folder up: one for running processes may be below
+    /tmp, where systemd-tmpfiles(8) removes what is old, but for folders that are locked, and all below them."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    return descriptor
 
 
 def is_at(descriptor: int, path: Path) -> bool:

@@ -25,6 +25,7 @@ from typing import Any
 from waitress.adjustments import Adjustments
 from waitress.task import ThreadedTaskDispatcher
 
+from mini_core.locks import keep_folder
 from mini_core.types import RouterSettings, RouteTable, Target, from_data
 from mini_proxy.channel import Channel, Server
 from mini_proxy.loop import BROKEN, IN, OUT, Loop
@@ -122,6 +123,7 @@ class Worker:
         self._dispatcher = ThreadedTaskDispatcher()
         self._servers: list[Server] = []
         self._lock = state.lock_worker()
+        keep_folder(state.folder)
         self._link: Link | None = None
         self._phase = "starting"
         self._leave_by = float("inf")

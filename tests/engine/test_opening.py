@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -82,6 +84,8 @@ def test_a_controller_knows_that_its_folder_was_removed_and_another_is_there(lab
     lock = own(data)
     assert lock.in_place
     assert lab.controller.homeless
+    with pytest.raises(BlockingIOError):
+        fcntl.flock(os.open(data, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)  # as who tidies up asks
     lock.release()
     (data / "controller.lock").unlink()
     data.rmdir()

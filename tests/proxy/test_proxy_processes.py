@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -93,6 +94,13 @@ def test_a_router_whose_folder_is_removed_serves_what_is_in_flight_and_leaves_it
     running.router.start(running.settings)
     running.serve(app("new"))
     assert running.ask().body == b"new"
+
+
+def test_nobody_tidies_up_the_folder_of_a_router_that_runs(fresh: Any) -> None:
+    folder = os.open(fresh().state, os.O_RDONLY | os.O_DIRECTORY)
+    with pytest.raises(BlockingIOError):
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)  # as systemd-tmpfiles asks
+    os.close(folder)
 
 
 def test_a_platform_that_was_replaced_cannot_change_the_routes_of_the_one_that_is_there(fresh: Any, app: Any) -> None:
