@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mini_core import __version__, api, hosts
+from mini_core import __version__, api, disk, hosts
 from mini_core.engine import describe, restore
 from mini_core.engine.collect import Collectors, RouterLog
 from mini_core.engine.cron import Cron
@@ -226,6 +226,10 @@ class Engine:
     def problems(self, apps: Sequence[api.AppInfo]) -> tuple[str, ...]:
         """One line each, with the command that shows or mends it."""
         found = []
+        try:
+            disk.check(self.parts.paths.data, self.parts.settings.disk_reserve)
+        except Unavailable as error:
+            found.append(f"{error.message} (mini doctor)")
         if self.reconciler.engine_problem:
             found.append(f"{self.parts.runtime.name}: {self.reconciler.engine_problem} (mini doctor)")
         if self.reconciler.router_problem:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -45,6 +46,14 @@ def test_what_will_be_written_counts(tmp_path: Path):
     disk.check(tmp_path, 0, 1)
     with pytest.raises(Unavailable, match=r"free at .*, 1152922 TB are needed for the source, 5 bytes must stay free"):
         disk.check(tmp_path, 5, 1 << 60, "the source")
+
+
+def test_a_disk_that_is_nearly_full_is_a_problem_that_the_status_names(lab: Lab, monkeypatch: pytest.MonkeyPatch):
+    assert lab.controller.status("").problems == ()
+    usage = shutil.disk_usage(lab.folder)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(free=-1))
+    (problem,) = lab.controller.status("").problems
+    assert problem.startswith("The disk is nearly full: ") and problem.endswith("must stay free. (mini doctor)")
 
 
 def test_the_store_takes_nothing_by_halves_and_goes_on_when_there_is_room(lab: Lab):
