@@ -452,10 +452,11 @@ InstanceState = Literal["starting", "running", "paused", "exited", "gone"]
 class InstanceStatus(Value):
     """What a runtime says of an instance. Times in seconds since the epoch.
 
-    exit_code: None while it runs; 128+N, with `signal` N, when a signal ended it. oom: the kernel ended it for
-    want of memory, or did so before the engine restarted it. endpoint: where it can be reached. memory in bytes, cpu in cores, both averages of the last
-    seconds where known. supervised: it comes back by the engine's own means, or the engine has none. health: what the
-    image's own health check says, where it has one that counts; health_detail: its last words.
+    exit_code: None while it runs; 128+N, with `signal` N, when a signal ended it. oom: the kernel ended it for want of
+    memory, or did so before the engine restarted it. endpoint: where it can be reached. memory in bytes, cpu in cores,
+    both averages of the last seconds where known. supervised: it comes back by the engine's own means, or the engine
+    has none. health: what the image's own health check says, where it has one that counts; health_detail: its last
+    words.
     """
 
     id: str
