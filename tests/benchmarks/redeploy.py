@@ -2,7 +2,8 @@
 
     python tests/benchmarks/redeploy.py [ROUNDS] [APP ...]
 
-The real command on a real platform with an idle app; rounds are interleaved, medians are printed. The apps are small
+The real command on a real platform with an idle app; rounds are interleaved, each measurement waits until what the
+one before has set off is over, medians are printed. The apps are small
 on purpose (flask, node, go: 20 files beside the one that is served), so that most of the time is the platform's.
 Compared are:
 
@@ -190,11 +191,29 @@ def platform(runtime: str) -> Iterator[MiniPlatform]:
             made.mini("down", "--purge", "--yes")
 
 
+def at_rest() -> None:
+    """Returns when this machine has had next to nothing to do for a moment: old instances are drained, stopped and
+    removed after a deploy has ended, and what containers leave after they have."""
+    quiet, before = 0, busy()
+    deadline = time.monotonic() + 20
+    while quiet < 3 and time.monotonic() < deadline:
+        time.sleep(0.1)
+        now = busy()
+        quiet, before = (quiet + 1 if now - before < 0.03 else 0), now
+
+
+def busy() -> float:
+    """Seconds of processor time that the machine has spent on something (proc(5), /proc/stat)."""
+    user, nice, system = Path("/proc/stat").read_text("ascii").split(maxsplit=4)[1:4]
+    return (int(user) + int(nice) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
 class Clock:
     def __init__(self) -> None:
         self.seen: dict[str, list[float]] = {}
 
     def __call__(self, name: str, what: Callable[[], None]) -> None:
+        at_rest()
         began = time.perf_counter()
         what()
         self.seen.setdefault(name, []).append(time.perf_counter() - began)
