@@ -66,6 +66,13 @@ RULES = (
         'A compiler is needed: add packages = ["build-essential"] to [build] in mini.toml.',
     ),
     Rule(
+        r"could not resolve host|temporary failure in name resolution|no such host|\bENOTFOUND\b|EAI_AGAIN|ETIMEDOUT"
+        r"|ECONNREFUSED|network is unreachable|i/o timeout|failed to establish a new connection|connection timed out"
+        r"|failed to do request|Temporary failure resolving|Some index files failed to download|Failed to fetch http",
+        "network",
+        "The build has no network, or a registry is out of reach: try again, or check DNS and proxy of the engine.",
+    ),
+    Rule(
         r"Unable to locate package (?P<name>\S+)|Package '(?P<name2>\S+)' has no installation candidate",
         "unknown-package",
         "Debian has no package {name}{name2}: see packages in mini.toml, https://packages.debian.org.",
@@ -82,13 +89,6 @@ RULES = (
         r"ResolutionImpossible|ERESOLVE|conflicting dependencies|version solving failed",
         "conflict",
         "Dependencies contradict each other: the lines above name which.",
-    ),
-    Rule(
-        r"could not resolve host|temporary failure in name resolution|no such host|\bENOTFOUND\b|EAI_AGAIN|ETIMEDOUT"
-        r"|ECONNREFUSED|network is unreachable|i/o timeout|failed to establish a new connection|connection timed out"
-        r"|failed to do request|Temporary failure resolving",
-        "network",
-        "The build has no network, or a registry is out of reach: try again, or check DNS and proxy of the engine.",
     ),
     Rule(r"toomanyrequests|429 too many requests", "rate-limit", "The registry limits requests: wait or docker login."),
     Rule(

@@ -40,6 +40,13 @@ _RULES = (
         code="out-of-memory",
     ),
     _Rule(
+        pattern=r"Temporary failure in name resolution|getaddrinfo (?:ENOTFOUND|EAI_AGAIN) (\S+)|"
+        r"Could not resolve host|dial tcp: lookup (\S+)|Failed to establish a new connection|Network is unreachable",
+        reason="a registry cannot be reached",
+        hint="Check the network connection and proxy settings.",
+        code="unreachable",
+    ),
+    _Rule(
         pattern=r"No matching distribution found for (\S+)",
         reason="no usable release of {0}",
         hint="Check its name and version, and whether it supports this version of Python.",
@@ -117,13 +124,6 @@ _RULES = (
         reason="go.sum does not fit go.mod",
         hint="Run go mod tidy, and commit go.mod and go.sum.",
         code="stale-lock",
-    ),
-    _Rule(
-        pattern=r"Temporary failure in name resolution|getaddrinfo (?:ENOTFOUND|EAI_AGAIN) (\S+)|"
-        r"Could not resolve host|dial tcp: lookup (\S+)",
-        reason="a registry cannot be reached",
-        hint="Check the network connection and proxy settings.",
-        code="unreachable",
     ),
     _Rule(
         pattern=r"ModuleNotFoundError: No module named '([^']+)'",

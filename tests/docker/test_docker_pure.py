@@ -334,6 +334,21 @@ def test_common_causes_are_named(line: str, code: str) -> None:
     assert found.hint and "{" not in found.hint
 
 
+def test_what_cannot_be_found_without_a_network_is_not_said_not_to_exist() -> None:
+    apt = [
+        "W: Failed to fetch http://deb.debian.org/debian/dists/bookworm/InRelease  Could not connect",
+        "W: Some index files failed to download. They have been ignored, or old ones used instead.",
+        "E: Unable to locate package build-essential",
+    ]
+    pip = [
+        "WARNING: Retrying (Retry(total=0)) after connection broken by 'NewConnectionError('<HTTPSConnection object>: "
+        "Failed to establish a new connection: [Errno 111] Connection refused')': /simple/flask/",
+        "ERROR: Could not find a version that satisfies the requirement flask (from versions: none)",
+        "ERROR: No matching distribution found for flask",
+    ]
+    assert (explain(apt).code, explain(pip).code) == ("network", "network")
+
+
 def test_the_hint_names_what_is_missing() -> None:
     assert "libnope" in explain(["E: Unable to locate package libnope"]).hint
     assert "cairo.h" in explain(["fatal error: cairo.h: No such file or directory"]).hint

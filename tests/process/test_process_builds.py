@@ -339,3 +339,11 @@ def test_likely_causes_are_told_from_the_last_lines(line: str, code: str) -> Non
 
 def test_a_killed_step_probably_had_no_memory() -> None:
     assert explain(("tool",), -9, ()).code == "out-of-memory"
+
+
+def test_what_cannot_be_found_without_a_network_is_not_said_not_to_exist() -> None:
+    offline = (
+        "WARNING: Retrying: Failed to establish a new connection: [Errno 101] Network is unreachable: /simple/flask/",
+        "ERROR: No matching distribution found for flask",
+    )
+    assert explain(("pip",), 1, offline).code == "unreachable"
