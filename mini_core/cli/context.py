@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mini_core.client.address import Address
     from mini_core.client.http import Client
     from mini_core.errors import MiniError
+    from mini_core.manifest import Manifest
 
 _APP = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -101,7 +102,8 @@ class Context:
         folder = folder.resolve()
         host = self.address().text
         for place in (folder, *folder.parents) if upwards else (folder,):
-            name = _toml_app(place / "mini.toml") or linked_app(host, place)
+            manifest = mini_toml(place)
+            name = (manifest and manifest.app) or linked_app(host, place)
             if name or (place / ".git").exists():
                 return name
         return ""
@@ -237,9 +239,12 @@ def colours(stream: Any) -> bool:
     return bool(stream.isatty()) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def _toml_app(file: Path) -> str:
+def mini_toml(folder: Path) -> Manifest | None:
+    """What the folder's mini.toml says, read as the server reads it; None where there is none. Raises ConfigError."""
+    file = folder / "mini.toml"
     if not file.is_file():
-        return ""
+        return None
     from mini_core.manifest import parse_mini_toml
+    from mini_core.sources import decode_text
 
-    return parse_mini_toml(file.read_text("utf-8", "replace"), str(file)).app
+    return parse_mini_toml(decode_text(file.read_bytes()), str(file))

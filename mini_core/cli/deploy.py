@@ -14,7 +14,7 @@ from mini_core import api
 from mini_core.archive import COMPRESSION, LIGHT_COMPRESSION, PackResult, Progress, pack
 from mini_core.cli import params
 from mini_core.cli.base import APP, HOST, JSON, YES, options, pass_context
-from mini_core.cli.context import Context, check_app
+from mini_core.cli.context import Context, check_app, mini_toml
 from mini_core.cli.output import plural
 from mini_core.cli.view import Lines, follow
 from mini_core.client.http import segment
@@ -184,9 +184,5 @@ def _all_apps(path: Path) -> list[str]:
 
 def _apps_of(path: Path) -> list[str]:
     """Names of the apps that mini.toml lists."""
-    file = path / "mini.toml"
-    if not file.is_file():
-        return []
-    from mini_core.manifest import parse_mini_toml
-
-    return [item.name for item in parse_mini_toml(file.read_text("utf-8"), str(file)).apps]
+    manifest = mini_toml(path)
+    return [item.name for item in manifest.apps] if manifest else []

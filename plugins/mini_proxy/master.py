@@ -414,7 +414,7 @@ class Master:
             match message["op"]:
                 case "about":
                     return self._about()
-                case "apply" if message["platform"] != self._settings.platform:
+                case "apply" if message.get("platform", self._settings.platform) != self._settings.platform:
                     return {"error": "it serves another platform", "code": "foreign"}
                 case "apply":
                     return await self._apply(from_data(RouteTable, message["table"]))

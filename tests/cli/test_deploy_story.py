@@ -128,6 +128,17 @@ def test_mini_toml_names_the_app(mini: Mini, server: FakeServer, folder: Path):
     assert list(server.controller.known) == ["from-toml"]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
+def test_mini_toml_is_read_in_the_encodings_that_editors_write(
+    mini: Mini, server: FakeServer, folder: Path, encoding: str
+):
+    text = '# für den Laden\n[apps.shop]\npath = "."\n[apps.blog]\npath = "."\n'
+    (folder / "mini.toml").write_text(text, encoding=encoding)
+    assert "mini.toml lists several apps: shop, blog" in mini("deploy", code=2).err
+    mini("deploy", ".", "shop")
+    assert list(server.controller.known) == ["shop"]
+
+
 def test_all_apps_of_a_monorepo_are_deployed(mini: Mini, server: FakeServer, folder: Path):
     for name in ("web", "api"):
         (folder / name).mkdir()
